@@ -1,0 +1,75 @@
+"""What travels from a data module to a module: frozen, typed, told to move between devices by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageTextBatch:
+    """B pairs of an image and a text.
+
+    Attributes:
+        image: (B, 3, H, W) uint8 in 0..255, or float already scaled to 0..1. Normalisation belongs to the encoder.
+        input_ids: (B, L) int64 token ids, padded on the right.
+        attention_mask: (B, L) bool, True at real tokens (special tokens included, padding not).
+        special_tokens_mask: (B, L) bool, True where masking must never fall (start, end, padding).
+        word_ids: (B, L) int64, number of the word that a token belongs to, -1 at special tokens.
+        mask_token_id: the tokenizer's mask token.
+        index: (B,) int64, place of the sample in its split; counts each sample once when ranks repeat some.
+        sample_ids: B names of the samples, for messages and tables.
+        texts: B texts as they were before tokenisation.
+        image_names: B paths of the images, relative to the data set's root.
+    """
+
+    image: Tensor
+    input_ids: Tensor
+    attention_mask: Tensor
+    special_tokens_mask: Tensor
+    word_ids: Tensor
+    mask_token_id: int
+    index: Tensor
+    sample_ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    image_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return self.image.shape[0]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The same batch with every tensor on `device` (Lightning calls this)."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The same batch in page-locked memory (the DataLoader calls this)."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        tensors = {
+            field.name: function(value)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **tensors)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VQABatch(ImageTextBatch):
+    """B questions about images; `texts` are the questions.
+
+    Attributes:
+        answers: B true answers after VQA normalisation (method: lower case, articles, punctuation, numbers).
+        closed: (B,) bool, True for a closed question (yes / no and the like), False for an open one.
+        has_twin: (B,) bool, True where the field's training split holds a reworded twin of this question.
+        question_types: B names of the question's type as the data set gives it ("" where it gives none).
+    """
+
+    answers: tuple[str, ...]
+    closed: Tensor
+    has_twin: Tensor
+    question_types: tuple[str, ...]

@@ -1,0 +1,62 @@
+"""What callbacks may ask of a module, and a module of its data: structural types, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+from torch.nn import Parameter
+
+from umd.batch import ImageTextBatch
+
+
+@runtime_checkable
+class HasModalities(Protocol):
+    """A module whose modalities' training can be coordinated (UMD section 3.3.2)."""
+
+    def modality_parameters(self) -> Mapping[str, Iterable[Parameter]]:
+        """The parameters of each modality, by its name; no parameter in two of them."""
+        ...
+
+    def modality_contributions(self) -> Mapping[str, Tensor]:
+        """Each modality's detached contribution (Eq. 10), summed on this rank since the last optimizer step."""
+        ...
+
+
+@runtime_checkable
+class HasReconstructions(Protocol):
+    """A module that can show what it rebuilds from a masked batch."""
+
+    def reconstruct(self, batch: ImageTextBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """The input, the masked input and the reconstruction, each (B, 3, H, W) float in 0..1."""
+        ...
+
+
+@runtime_checkable
+class HasReport(Protocol):
+    """A module that keeps the table of its last test epoch."""
+
+    def test_report(self) -> Mapping[str, Any]:
+        """The report in plain types: `title`, `notes` (list of str), `columns` (list of str), `rows` (list of dict)."""
+        ...
+
+
+@runtime_checkable
+class HasVocabulary(Protocol):
+    """A data module that can say how its tokens and answers are numbered."""
+
+    @property
+    def tokenizer_size(self) -> int:
+        """One more than the largest token id."""
+        ...
+
+
+@runtime_checkable
+class HasAnswers(Protocol):
+    """A data module for question answering."""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The answer vocabulary: normalised answers, most frequent first."""
+        ...
