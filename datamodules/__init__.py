@@ -1,0 +1,7 @@
+"""Lightning data modules: files on disk to batches, one data set family a file."""
+
+from datamodules.base import ImageTextDataModule
+from datamodules.vqa import VQADataModule
+from datamodules.vqa_rad import VQARAD
+
+__all__ = ["VQARAD", "ImageTextDataModule", "VQADataModule"]

@@ -1,0 +1,283 @@
+"""The data module that all data sets share: splits, image checks, loaders, tokenizer, state."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, get_args
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from datamodules.collate import ImageTextCollate
+from datamodules.images import ImageStore, is_inside
+from datamodules.loading import EndlessSequence, EpochSampler, Item, RecordT, ResumableDataLoader
+from datamodules.problems import Problems
+from datamodules.tokenization import build_tokenizer, tokenizer_from_state, tokenizer_state
+from datamodules.transforms import evaluation_transform, training_transform
+from umd.batch import ImageTextBatch
+
+log = logging.getLogger(__name__)
+
+Split = Literal["train", "validation", "test"]
+
+STAGE_SPLITS: dict[str | None, tuple[Split, ...]] = {
+    "fit": ("train", "validation"),
+    "validate": ("validation",),
+    "test": ("test",),
+    "predict": ("test",),
+    None: get_args(Split),
+}
+
+
+class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
+    """Pairs of an image and a text. A data set adds `title`, `layout` and `read`.
+
+    Every image of a split is decoded once before the split is used; rows whose image is missing or cannot be
+    read are left out, in one warning that counts them, and `description` keeps the count. So nothing fails in
+    the middle of an epoch, and no test row goes unnoticed. Nothing is ever written under `root`.
+
+    Args:
+        root: Folder of the data set, in its published layout.
+        tokenizer: "embedded" (shipped), or a hub name or local folder for `transformers.AutoTokenizer`.
+        image_size: Side of the images in a batch, in pixels.
+        text_length: Most tokens of a text, special tokens included.
+        batch_size: Samples a batch and device.
+        num_workers: Loading processes a device; 0: load in the training process.
+        random_resized_crop: Train on random crops of 90 to 100 % of the area (else resize and centre crop).
+        cache: Folder for decoded, scaled-down copies of the images (see `ImageStore`); with it an image is
+            checked once, without it at each start. None: no copies.
+        seed: Of the order and the augmentation of the training split; the splits do not depend on it.
+
+    Raises:
+        ValueError: A number is out of its range.
+    """
+
+    title: ClassVar[str]
+    """The data set's name in messages and tables."""
+
+    layout: ClassVar[str]
+    """What is looked for under `root`, for error messages."""
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        tokenizer: str = "embedded",
+        image_size: int = 64,
+        text_length: int = 32,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        random_resized_crop: bool = True,
+        cache: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        least = {"image_size": 1, "text_length": 3, "batch_size": 1, "num_workers": 0, "seed": 0}
+        for argument, value in zip(
+            least, (image_size, text_length, batch_size, num_workers, seed), strict=True
+        ):
+            if value < least[argument]:
+                raise ValueError(f"{argument} must be at least {least[argument]}, not {value}")
+        self.save_hyperparameters()
+        self.root = Path(root).expanduser()
+        self.tokenizer_name = tokenizer
+        self.image_size = image_size
+        self.text_length = text_length
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.random_resized_crop = random_resized_crop
+        self.seed = seed
+        self.images = ImageStore(image_size, Path(cache).expanduser() if cache is not None else None)
+        self._problems = Problems(self.title)
+        self._published: dict[Split, list[RecordT]] | None = None
+        self._usable: dict[Split, list[RecordT]] = {}
+        self._paths: dict[str, Path] = {}
+        self._unusable: dict[str, str] = {}
+        self._tokenizer: Any = None
+        self._tokenizer_state: dict[str, Any] | None = None
+
+    @abstractmethod
+    def read(self, problems: Problems) -> dict[Split, list[RecordT]]:
+        """Reads the annotations; a split that the files do not hold is left out.
+
+        Args:
+            problems: Takes rows that cannot be used.
+
+        Raises:
+            FileNotFoundError: Not one split is there; `nothing_found` words it.
+        """
+
+    def locate(self, image: str) -> Path:
+        """The file of an image name."""
+        return self.root / image
+
+    def make_collate(self) -> Callable[[Sequence[Item[Any]]], ImageTextBatch]:
+        """What turns a list of items into a batch."""
+        return ImageTextCollate(self.tokenizer, self.text_length)
+
+    def nothing_found(self) -> FileNotFoundError:
+        """The error for a root that holds nothing of this data set."""
+        if not self.root.is_dir():
+            held = "there is no such folder"
+        else:
+            names = sorted(path.name for path in self.root.iterdir())
+            held = f"it holds {', '.join(names[:8]) or 'nothing'}{', ...' if len(names) > 8 else ''}"
+        return FileNotFoundError(f"{self.title}: looked in {self.root} for {self.layout}; {held}")
+
+    def has_split(self, split: Split) -> bool:
+        """Whether the data set (under the protocol in use) has this split."""
+        return split in self._read()
+
+    def records(self, split: Split) -> list[RecordT]:
+        """The usable rows of a split; checks its images when first asked.
+
+        Raises:
+            FileNotFoundError: The data set has no such split.
+            ValueError: Not one of its rows can be used.
+        """
+        if split in self._usable:
+            return self._usable[split]
+        published = self._read()
+        if split not in published:
+            raise FileNotFoundError(
+                f"{self.title}: no {split} split in {self.root} (there: {', '.join(published) or 'none'}); "
+                f"looked for {self.layout}"
+            )
+        self._check_images(published[split])
+        usable = [record for record in published[split] if record.image in self._paths]
+        for record in published[split]:
+            if record.image in self._unusable:
+                self._problems.add(
+                    f"{split} row left out: {self._unusable[record.image]}",
+                    f"{record.sample_id} ({record.image})",
+                )
+        message = str(self._problems)
+        self._problems.warn()
+        if not usable:
+            raise ValueError(f"{message}: the {split} split has no usable row (root {self.root})")
+        self._usable[split] = usable
+        return usable
+
+    def prepare_data(self) -> None:
+        """Fills the image cache, if there is one, in one process a machine."""
+        if self.images.cache is not None:
+            for split in self._read():
+                self.records(split)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the splits that the stage needs and checks their images."""
+        for split in STAGE_SPLITS[stage]:
+            if split == "validation" and stage != "validate" and not self.has_split(split):
+                continue
+            if stage is None and not self.has_split(split):
+                continue
+            self.records(split)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled by (seed, epoch); the last batch is dropped if it is not the only one."""
+        dataset = self._dataset("train")
+        trainer = self.trainer
+        sampler = EpochSampler(
+            dataset,
+            num_replicas=trainer.world_size if trainer else 1,
+            rank=trainer.global_rank if trainer else 0,
+            seed=self.seed,
+        )
+        sampler.set_epoch(trainer.current_epoch if trainer else 0)
+        drop_last = sampler.num_samples > self.batch_size
+        return ResumableDataLoader(dataset, sampler=sampler, drop_last=drop_last, **self._loader_arguments())
+
+    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        """In the split's order; an empty list where there is no validation split."""
+        return self._evaluation_loader("validation") if self.has_split("validation") else []
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """In the split's order."""
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The test split."""
+        return self._evaluation_loader("test")
+
+    @property
+    def tokenizer(self) -> Any:  # noqa: ANN401 - transformers is imported only when it is used
+        """The (fast) tokenizer: the one of the checkpoint if one was loaded, else the named one."""
+        if self._tokenizer is None:
+            state = self._tokenizer_state
+            self._tokenizer = tokenizer_from_state(state) if state else build_tokenizer(self.tokenizer_name)
+        return self._tokenizer
+
+    @property
+    def tokenizer_size(self) -> int:
+        """One more than the largest token id."""
+        return 1 + int(max(self.tokenizer.get_vocab().values()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The tokenizer in plain types, so that a checkpoint needs neither its folder nor the hub."""
+        name = self._tokenizer_state["name"] if self._tokenizer_state else self.tokenizer_name
+        return {"tokenizer": tokenizer_state(self.tokenizer, name)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the tokenizer of a checkpoint; says so where another one was asked for."""
+        self._tokenizer_state = state = state_dict["tokenizer"]
+        self._tokenizer = None
+        if state["name"] != self.tokenizer_name:
+            log.warning("tokenizer: '%s' from the checkpoint, not '%s'", state["name"], self.tokenizer_name)
+
+    @property
+    def description(self) -> dict[str, str]:
+        """The data set and the number of rows of each split that was used, for table titles."""
+        sizes = {"data": self.title}
+        for split, usable in self._usable.items():
+            published = len(self._read()[split])
+            left_out = f" of {published} (images unusable)" if len(usable) < published else ""
+            sizes[split] = f"{len(usable)}{left_out}"
+        return sizes
+
+    def _read(self) -> dict[Split, list[RecordT]]:
+        if self._published is None:
+            if not self.root.is_dir():
+                raise self.nothing_found()
+            self._published = self.read(self._problems)
+        return self._published
+
+    def _check_images(self, records: Sequence[RecordT]) -> None:
+        """Sorts the images of these rows into usable ones (with their files) and others (with the reason)."""
+        names = {record.image: None for record in records if record.image not in self._paths}
+        outside = {name for name in names if not is_inside(name)}
+        paths = {name: self.locate(name) for name in names if name not in outside}
+        bad = self.images.check(paths.values())
+        self._unusable |= {name: "image path leads outside the data set" for name in outside}
+        self._unusable |= {name: f"image: {bad[path]}" for name, path in paths.items() if path in bad}
+        self._paths |= {name: path for name, path in paths.items() if path not in bad}
+
+    def _dataset(self, split: Split) -> EndlessSequence[RecordT]:
+        records = self.records(split)
+        training = split == "train"
+        return EndlessSequence(
+            records,
+            {record.image: self._paths[record.image] for record in records},
+            self.images.load,
+            training_transform(self.image_size, self.random_resized_crop)
+            if training
+            else evaluation_transform(self.image_size),
+            seed=self.seed,
+            vary_text=training,
+        )
+
+    def _evaluation_loader(self, split: Split) -> DataLoader[Any]:
+        return DataLoader(self._dataset(split), shuffle=False, **self._loader_arguments())
+
+    def _loader_arguments(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "collate_fn": self.make_collate(),
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "generator": torch.Generator().manual_seed(self.seed),
+        }

@@ -1,0 +1,30 @@
+"""Annotation files, read with errors in the user's words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from datamodules.problems import Problems
+
+
+def read_rows(path: Path, problems: Problems) -> list[dict[str, Any]]:
+    """The rows of a JSON file that holds one list of objects; anything else in the list is a counted problem.
+
+    Raises:
+        ValueError: The file is no JSON, or holds no list; names the file and the place.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a JSON file: {error}") from error
+    if not isinstance(content, list):
+        raise ValueError(f"{path} should hold a list of rows, it holds a {type(content).__name__}")
+    rows = []
+    for number, row in enumerate(content):
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            problems.add("entry that is no row, left out", f"{path.name}, entry {number}")
+    return rows

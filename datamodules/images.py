@@ -1,0 +1,166 @@
+"""Image files: found inside the data set's root only, decoded to RGB, checked once, kept small on request."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageOps
+
+CACHE_MARGIN = 1.15
+"""A cached image's shorter side over the image size: what a crop of 90 % of the area needs and some."""
+
+MAX_PIXELS = 89_478_485
+"""Larger images are refused (Pillow's own limit, from which on it only warns)."""
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; the message says why and does not name the file."""
+
+
+def is_inside(name: str) -> bool:
+    """Whether a path that a data set's file gives stays in the folder it is relative to.
+
+    Links that the user made inside that folder are followed; absolute paths and `..` are not.
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
+    return bool(name) and "\0" not in name and not path.is_absolute() and ".." not in path.parts
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as 8-bit RGB.
+
+    Deep grey values (16 or 32 bits) are scaled from the smallest bit depth that holds the largest of them
+    (12-bit radiographs come in 16-bit files), never clipped. Transparency is laid on white, as on a page.
+    Grey is repeated.
+    """
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image, dtype=np.float64)
+        values = np.nan_to_num(values - min(0.0, float(np.nanmin(values))), posinf=0.0, neginf=0.0)
+        bits = max(8, int(values.max()).bit_length())
+        return Image.fromarray(np.round(values * (255 / (2**bits - 1))).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def decode(path: Path) -> Image.Image:
+    """Reads an image file whole: 8-bit RGB, turned as its EXIF orientation says.
+
+    Raises:
+        ImageError: The file is missing, is no image, breaks off, or has more than `MAX_PIXELS` pixels.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
+            image.load()
+            return to_rgb(ImageOps.exif_transpose(image))
+    except FileNotFoundError:
+        raise ImageError("no such file") from None
+    except ImageError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise ImageError(str(error).replace(str(path), "the file")) from error
+
+
+class ImageStore:
+    """Loads images, through a folder of decoded copies if one is given.
+
+    The folder holds one `.npy` a image (uint8, (H, W, 3), or (H, W) where the three channels agree), scaled
+    down so that the shorter side has at most `image_size * CACHE_MARGIN` pixels. Pixels that come from it are
+    therefore resampled twice and differ slightly from those read without it. An entry is named by the image's
+    path, size and time of change, so a changed image gets a new one; an entry that cannot be read is made
+    again.
+
+    Args:
+        image_size: Side of the images that training will ask for, in pixels.
+        cache: Folder for the decoded copies; None: decode at every load.
+    """
+
+    def __init__(self, image_size: int, cache: Path | None = None) -> None:
+        self.shorter_side = int(image_size * CACHE_MARGIN) + 1
+        self.cache = cache
+
+    def check(self, paths: Iterable[Path]) -> dict[Path, str]:
+        """Decodes every image once, in threads, filling the cache if there is one.
+
+        Images that the cache holds already are not decoded again.
+
+        Returns:
+            The images that cannot be used, and why.
+        """
+
+        def reason(path: Path) -> str | None:
+            try:
+                entry = self._entry(path)
+                if entry is None:
+                    decode(path)
+                elif not entry.exists():
+                    self._fill(path, entry)
+            except ImageError as error:
+                return str(error)
+            return None
+
+        paths = list(paths)
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            return {path: why for path, why in zip(paths, pool.map(reason, paths), strict=True) if why}
+
+    def load(self, path: Path) -> Image.Image:
+        """The image in RGB, from the cache where there is one.
+
+        Raises:
+            ImageError: It cannot be decoded, though `check` could: the file changed during the run. Names the
+                file.
+        """
+        try:
+            entry = self._entry(path)
+            if entry is None:
+                return decode(path)
+            try:
+                array = np.load(entry, allow_pickle=False)
+                if array.dtype == np.uint8 and array.ndim in (2, 3):
+                    return Image.fromarray(array).convert("RGB")
+            except (OSError, ValueError, EOFError):
+                pass  # absent or broken off: made again below
+            return self._fill(path, entry)
+        except ImageError as error:
+            raise ImageError(f"{path}: {error} (it could be read when the run began)") from error
+
+    def _entry(self, path: Path) -> Path | None:
+        """Where the cache keeps this image."""
+        if self.cache is None:
+            return None
+        try:
+            stat = path.stat()
+        except OSError:
+            raise ImageError("no such file") from None
+        key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{self.shorter_side}"
+        name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+        return self.cache / name[:2] / f"{name}.npy"
+
+    def _fill(self, path: Path, entry: Path) -> Image.Image:
+        """Decodes, scales down and writes one entry; a reader never sees half of it."""
+        image = decode(path)
+        if (scale := self.shorter_side / min(image.size)) < 1:
+            width, height = (max(1, round(side * scale)) for side in image.size)
+            image = image.resize((width, height), Image.Resampling.BICUBIC)
+        array = np.asarray(image)
+        if (array == array[..., :1]).all():
+            array = array[..., 0]
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=entry.parent, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.save(file, array, allow_pickle=False)
+            os.replace(temporary, entry)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        return image

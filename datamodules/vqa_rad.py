@@ -1,0 +1,202 @@
+"""VQA-RAD (Lau et al., Scientific Data 2018), from its original file or from the field's two.
+
+The usual trainset.json is the 1,797 training rows of the original file plus the framed form of *all* rows,
+test rows included, in the order of the original file; `qid` numbers them, together with the test rows, from
+1. A twin of a test question is a training row with the same image whose question equals, case and outer
+blanks aside, that test row's question, rephrased or framed form. The original file shows the twins; for
+trainset.json and testset.json `vqa_rad_twins.json` lists their ids, along with digests of the two files'
+contents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from importlib import resources
+from typing import Any, ClassVar, Literal
+
+from datamodules.base import Split
+from datamodules.files import read_rows
+from datamodules.problems import Problems
+from datamodules.vqa import VQADataModule, VQARecord, vqa_record
+
+SINGLE_FILE = "VQA_RAD Dataset Public.json"
+TRAIN_FILE, TEST_FILE, VALIDATION_FILE = "trainset.json", "testset.json", "valset.json"
+
+
+def is_null(value: object) -> bool:
+    """Whether a field of the original file says that there is nothing."""
+    return value is None or str(value).strip() in ("", "NULL")
+
+
+def number_rows(rows: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The field's training and test rows (with their `qid`), from the rows of the original file."""
+    train: list[dict[str, Any]] = []
+    test: list[dict[str, Any]] = []
+    number = 0
+    for row in rows:
+        number += 1
+        is_test = str(row.get("phrase_type")).startswith("test")
+        (test if is_test else train).append({**row, "qid": number})
+        if not is_null(row.get("question_frame")):
+            number += 1
+            train.append({**row, "qid": number, "question": row["question_frame"]})
+    return train, test
+
+
+def find_twins(
+    train: Iterable[Mapping[str, Any]], test: Iterable[Mapping[str, Any]]
+) -> tuple[set[int], set[int]]:
+    """The ids of the training rows that are twins of a test question, and of the test rows that have one."""
+
+    def key(row: Mapping[str, Any], form: str) -> tuple[object, str]:
+        return row.get("image_name"), str(row[form]).strip().lower()
+
+    forms: dict[tuple[object, str], set[int]] = {}
+    for row in test:
+        for form in ("question", "question_rephrase", "question_frame"):
+            if not is_null(row.get(form)):
+                forms.setdefault(key(row, form), set()).add(row["qid"])
+    found = {
+        row["qid"]: forms[key(row, "question")]
+        for row in train
+        if not is_null(row.get("question")) and key(row, "question") in forms
+    }
+    return set(found), set().union(*found.values())
+
+
+def content_digest(rows: Iterable[Mapping[str, Any]]) -> str:
+    """SHA-256 of ids, images, questions and answers; order, blanks, case and file format aside."""
+    keys = ("qid", "image_name", "question", "answer")
+    lines = sorted("\t".join(str(row.get(key)).strip().lower() for key in keys) for row in rows)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+class VQARAD(VQADataModule):
+    """VQA-RAD: 314 images in train and 203 in test (all of them also in train), 3,064 and 451 questions.
+
+    Under `clean` the 292 training rows that reword a test question are dropped; valset.json, a copy of the
+    test split where it is found, is not read. Under `paper` validation is valset.json or, without it, the
+    test split.
+
+    Args:
+        root: Folder with `images/` and the annotations.
+        annotations: "single" (the original file), "split" (trainset.json and testset.json), or "auto": the
+            original file where it is present. Both give the same rows.
+        protocol: As in `VQADataModule`, like all that follow.
+        validation_fraction: Share of the training images held out under `clean`.
+        tokenizer: Name or folder.
+        image_size: Pixels.
+        text_length: Tokens.
+        batch_size: Samples a device.
+        num_workers: Processes a device.
+        random_resized_crop: Train on random crops.
+        cache: Folder for decoded images.
+        seed: Of order and augmentation.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    title: ClassVar[str] = "VQA-RAD"
+    layout: ClassVar[str] = f"images/ and '{SINGLE_FILE}', or images/, {TRAIN_FILE} and {TEST_FILE}"
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        annotations: Literal["auto", "single", "split"] = "auto",
+        protocol: Literal["clean", "paper"] = "clean",
+        validation_fraction: float = 0.1,
+        tokenizer: str = "embedded",
+        image_size: int = 64,
+        text_length: int = 32,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        random_resized_crop: bool = True,
+        cache: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        if annotations not in ("auto", "single", "split"):
+            raise ValueError(f"annotations must be 'auto', 'single' or 'split', not '{annotations}'")
+        super().__init__(
+            root,
+            protocol=protocol,
+            validation_fraction=validation_fraction,
+            tokenizer=tokenizer,
+            image_size=image_size,
+            text_length=text_length,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            random_resized_crop=random_resized_crop,
+            cache=cache,
+            seed=seed,
+        )
+        self.annotations = annotations
+
+    def read_published(self, problems: Problems) -> dict[Split, list[VQARecord]]:
+        """Reads the annotations, in the order of the original file whichever form is read.
+
+        Raises:
+            FileNotFoundError: Neither form is there, or not the one asked for.
+            ValueError: A file of the split form does not hold the published rows.
+        """
+        single = self.root / SINGLE_FILE
+        if self.annotations == "single" or (self.annotations == "auto" and single.is_file()):
+            if not single.is_file():
+                raise self.nothing_found()
+            train, test = number_rows(read_rows(single, problems))
+            train_twins, test_twins = find_twins(train, test)
+            names: dict[Split, str] = {"train": SINGLE_FILE, "test": SINGLE_FILE}
+        else:
+            if not all((self.root / name).is_file() for name in (TRAIN_FILE, TEST_FILE)):
+                raise self.nothing_found()
+            train, test = (read_rows(self.root / name, problems) for name in (TRAIN_FILE, TEST_FILE))
+            train_twins, test_twins = self._listed_twins(train, test)
+            names = {"train": TRAIN_FILE, "test": TEST_FILE}
+            train, test = (sorted(rows, key=lambda row: int(row["qid"])) for rows in (train, test))
+        splits: dict[Split, list[VQARecord]] = {
+            "train": self._records(train, train_twins, names["train"], problems),
+            "test": self._records(test, test_twins, names["test"], problems),
+        }
+        validation = self.root / VALIDATION_FILE
+        if self.protocol == "paper" and validation.is_file():
+            rows = self._records(read_rows(validation, problems), set(), VALIDATION_FILE, problems)
+            twins = {(record.image, record.question) for record in splits["test"] if record.has_twin}
+            splits["validation"] = [
+                replace(record, has_twin=(record.image, record.question) in twins) for record in rows
+            ]
+        return splits
+
+    def _records(
+        self, rows: Iterable[Mapping[str, Any]], twins: set[int], where: str, problems: Problems
+    ) -> list[VQARecord]:
+        records = []
+        for row in rows:
+            record = vqa_record(
+                row,
+                problems,
+                where=where,
+                image=f"images/{row.get('image_name')}",
+                sample_id=str(row.get("qid")),
+            )
+            if record is not None:
+                records.append(replace(record, has_twin=row.get("qid") in twins))
+        return records
+
+    def _listed_twins(
+        self, train: list[dict[str, Any]], test: list[dict[str, Any]]
+    ) -> tuple[set[int], set[int]]:
+        """The shipped lists of twins, after a check that they speak of these rows."""
+        listed = json.loads(resources.files("datamodules").joinpath("vqa_rad_twins.json").read_text())
+        for name, rows, part in ((TRAIN_FILE, train, listed["train"]), (TEST_FILE, test, listed["test"])):
+            if content_digest(rows) != part["content_sha256"]:
+                raise ValueError(
+                    f"{self.root / name} does not hold the {part['rows']} published rows ({len(rows)} here; "
+                    "ids, images, questions and answers are compared), so the shipped list of reworded test "
+                    f"questions does not apply to it. Put the published file there, or the original "
+                    f"'{SINGLE_FILE}', from which the reworded questions follow"
+                )
+        return set(listed["train"]["twins"]), set(listed["test"]["twins"])
