@@ -1,0 +1,177 @@
+"""What a phantom image shows: frozen descriptions of studies, drawn from a shuffled deck.
+
+Nothing here is anatomy of a patient. Left and right are always the plain sides of the *image*, not the patient's
+sides (a radiologist reads an axial slice mirrored), in every plane; sagittal images face the image's left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+import numpy as np
+
+Organ = Literal["head", "chest", "abdomen"]
+Modality = Literal["CT", "MRI", "X-ray"]
+Plane = Literal["axial", "coronal", "sagittal"]
+Side = Literal["left", "right", "neither"]
+
+ORGANS: tuple[Organ, ...] = ("head", "chest", "abdomen")
+MODALITIES: tuple[Modality, ...] = ("CT", "MRI", "X-ray")
+PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
+SIDES: tuple[Side, ...] = ("left", "right", "neither")
+MAX_LESIONS = 3
+
+# Every marginal of the deck is uniform. A radiograph has no axial view, so slices are axial twice as often.
+_VIEWS: tuple[tuple[Modality, Plane], ...] = (
+    *(("CT", plane) for plane in ("axial", "axial", "coronal", "sagittal")),
+    *(("MRI", plane) for plane in ("axial", "axial", "coronal", "sagittal")),
+    *(("X-ray", plane) for plane in ("coronal", "coronal", "sagittal", "sagittal")),
+)
+_FINDINGS: tuple[tuple[Side, int], ...] = (
+    ("neither", 0),
+    ("neither", 0),
+    *product(("left", "right"), range(1, MAX_LESIONS + 1)),
+)
+
+# Where lesion centres may lie on the right half (centre x, centre y, half width, half height), -1..1, y down.
+_REGIONS: dict[tuple[Organ, Plane], tuple[float, float, float, float]] = {
+    ("head", "axial"): (0.31, -0.04, 0.12, 0.44),
+    ("head", "coronal"): (0.31, -0.28, 0.13, 0.31),
+    ("head", "sagittal"): (0.37, -0.30, 0.19, 0.25),
+    ("chest", "axial"): (0.47, -0.02, 0.17, 0.27),
+    ("chest", "coronal"): (0.40, -0.16, 0.12, 0.36),
+    ("chest", "sagittal"): (0.24, -0.20, 0.06, 0.40),
+    ("abdomen", "axial"): (0.47, -0.08, 0.17, 0.26),
+    ("abdomen", "coronal"): (0.40, -0.20, 0.14, 0.42),
+    ("abdomen", "sagittal"): (0.22, -0.16, 0.05, 0.46),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Lesion:
+    """A round lesion.
+
+    Attributes:
+        x: Centre, -1 at the image's left edge, 1 at its right edge (before the study's own small shift and turn).
+        y: Centre, -1 at the top, 1 at the bottom.
+        radius: In the same units; 0.1 is 6.4 pixels of a 128-pixel image.
+    """
+
+    x: float
+    y: float
+    radius: float
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """All that is known about one phantom image.
+
+    Attributes:
+        organ: Part of the body.
+        modality: Imaging technique; decides contrast and texture.
+        plane: Viewing plane. An X-ray is coronal (frontal) or sagittal (lateral), never axial.
+        tone: Whether lesions are brighter or darker than the tissue around them.
+        lesions: None to three lesions, all on one side of the image.
+        seed: Seed of everything else in the picture: body shape, texture, noise.
+    """
+
+    organ: Organ
+    modality: Modality
+    plane: Plane
+    tone: Literal["bright", "dark"]
+    lesions: tuple[Lesion, ...]
+    seed: int
+
+    @property
+    def side(self) -> Side:
+        """The side of the image that holds the lesions; "neither" without lesions."""
+        if not self.lesions:
+            return "neither"
+        return "left" if self.lesions[0].x < 0 else "right"
+
+    @property
+    def attributes(self) -> tuple[Organ, Modality, Plane, Side, int]:
+        """Everything that a question may ask for."""
+        return self.organ, self.modality, self.plane, self.side, len(self.lesions)
+
+    @property
+    def methods(self) -> tuple[str, str, str, str]:
+        """Method names as MELINDA gives them: fine and coarse `i_meth` (technique), fine and coarse `p_meth` (part)."""
+        technique, part = self.modality.lower(), self.organ
+        return f"{self.plane} {technique}", f"{part} {self._finding}", technique, part
+
+    @property
+    def _finding(self) -> str:
+        return "with lesion" if self.lesions else "without lesion"
+
+
+def draw_studies(count: int, seed: int, stream: int = 0) -> list[Study]:
+    """Draws `count` studies; the same arguments give the same studies.
+
+    They come from a deck of all combinations, shuffled anew each time it is used up, so even few studies are balanced.
+
+    Args:
+        count: Number of studies, at least 0.
+        seed: Seed of the draw, at least 0.
+        stream: Number of an independent stream of the same seed (one a split).
+
+    Raises:
+        ValueError: `count` or `seed` is negative.
+    """
+    if count < 0 or seed < 0:
+        raise ValueError(f"count and seed must be at least 0, got count={count}, seed={seed}")
+    rng = np.random.default_rng([seed, stream])
+    deck = list(product(ORGANS, _VIEWS, _FINDINGS))
+    studies: list[Study] = []
+    while len(studies) < count:
+        for card in rng.permutation(len(deck))[: count - len(studies)]:
+            organ, (modality, plane), (side, number) = deck[card]
+            dark_possible = organ != "chest" and modality != "X-ray"
+            studies.append(
+                Study(
+                    organ=organ,
+                    modality=modality,
+                    plane=plane,
+                    tone="dark" if dark_possible and rng.random() < 0.3 else "bright",
+                    lesions=_place_lesions(_REGIONS[organ, plane], side, number, rng),
+                    seed=int(rng.integers(2**62)),
+                )
+            )
+    return studies
+
+
+def draw_splits(sizes: Mapping[str, int], seed: int) -> dict[str, list[Study]]:
+    """Draws one list of studies a split, from independent streams: no two splits share an image.
+
+    Args:
+        sizes: Number of studies by name of the split; the order counts.
+        seed: Seed of the draw.
+    """
+    return {name: draw_studies(size, seed, stream) for stream, (name, size) in enumerate(sizes.items())}
+
+
+def _place_lesions(
+    region: tuple[float, float, float, float], side: Side, number: int, rng: np.random.Generator
+) -> tuple[Lesion, ...]:
+    """Places lesions that do not touch, by drawing again until they do not."""
+    x, y, half_width, half_height = region
+    sign = -1.0 if side == "left" else 1.0
+    while True:
+        lesions = [
+            Lesion(
+                x=sign * float(x + half_width * np.sqrt(away) * np.cos(angle)),
+                y=float(y + half_height * np.sqrt(away) * np.sin(angle)),
+                radius=float(rng.uniform(0.09, 0.12)),
+            )
+            for away, angle in zip(rng.uniform(0, 1, number), rng.uniform(0, 2 * np.pi, number), strict=True)
+        ]
+        gaps = (
+            np.hypot(one.x - other.x, one.y - other.y) - one.radius - other.radius
+            for place, one in enumerate(lesions)
+            for other in lesions[:place]
+        )
+        if all(gap > 0.07 for gap in gaps):
+            return tuple(lesions)
