@@ -1,0 +1,15 @@
+"""Lightning callbacks, one a file; each works on any LightningModule that offers what `umd.protocols` asks for."""
+
+from callbacks.modality_coordination import ModalityCoordination
+from callbacks.prediction_writer import PredictionWriter
+from callbacks.reconstruction_images import ReconstructionImages
+from callbacks.results_table import ResultsTable
+from callbacks.weight_perturbation import WeightPerturbation
+
+__all__ = [
+    "ModalityCoordination",
+    "PredictionWriter",
+    "ReconstructionImages",
+    "ResultsTable",
+    "WeightPerturbation",
+]

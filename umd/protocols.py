@@ -60,3 +60,13 @@ class HasAnswers(Protocol):
     def answers(self) -> tuple[str, ...]:
         """The answer vocabulary: normalised answers, most frequent first."""
         ...
+
+
+@runtime_checkable
+class HasDescription(Protocol):
+    """A data module that can say what it holds, for the titles and notes of tables."""
+
+    @property
+    def description(self) -> Mapping[str, str]:
+        """Plain facts; "data" names the data set and "protocol", where there is one, how it is split."""
+        ...

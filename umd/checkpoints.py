@@ -1,0 +1,144 @@
+"""Checkpoints: what is written beside the weights, and how one stage's weights reach the next."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+from zipfile import is_zipfile
+
+import torch
+from torch import Tensor, nn
+
+from umd.encoders.pretrained import interpolate_positions
+
+logger = logging.getLogger(__name__)
+
+RECIPE_KEY = "umd"
+
+
+def to_plain(value: object) -> Any:  # noqa: ANN401 - any plain value
+    """Dataclasses to dicts, tuples to lists, paths to text: what YAML and a weights-only reader know.
+
+    Raises:
+        TypeError: something else is in there.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return to_plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a {type(value).__name__} cannot go into a checkpoint's settings")
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint on the CPU, as data: nothing in it is executed.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a checkpoint, cut short, or one that would run code when read.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no checkpoint '{path}'")
+    if not is_zipfile(path):
+        raise ValueError(f"'{path}' is not a complete checkpoint: it was cut short or is another kind of file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise ValueError(
+            f"'{path}' holds more than plain data and is not read, since reading it could run code"
+        ) from error
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise ValueError(f"'{path}' is not a training checkpoint: it holds no 'state_dict'")
+    return content
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """What happened when one stage's weights were put into the next.
+
+    Attributes:
+        loaded: number of tensors that were taken over.
+        resized: position tables that were interpolated to another patch grid.
+        missing: names that the new stage has under the prefixes and the checkpoint has not.
+        left_over: names in the checkpoint that were not used.
+    """
+
+    loaded: int
+    resized: tuple[str, ...]
+    missing: tuple[str, ...]
+    left_over: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = [f"{self.loaded} tensors taken over"]
+        if self.resized:
+            parts.append(f"positions interpolated: {', '.join(self.resized)}")
+        if self.missing:
+            parts.append(f"not in the checkpoint, left as initialised: {_by_module(self.missing)}")
+        if self.left_over:
+            parts.append(f"in the checkpoint, not needed here: {_by_module(self.left_over)}")
+        return "; ".join(parts)
+
+
+def _by_module(names: Sequence[str]) -> str:
+    counts = Counter(name.split(".")[0] for name in names)
+    return ", ".join(f"{module} ({count} tensors)" for module, count in counts.items())
+
+
+def hand_over(
+    path: str | Path, module: nn.Module, prefixes: Sequence[str], position_tables: Mapping[str, int]
+) -> HandOver:
+    """Put an earlier stage's weights into `module`.
+
+    Args:
+        path: the earlier stage's checkpoint.
+        module: the new stage.
+        prefixes: which weights are taken over, such as "encoder.".
+        position_tables: names of learned position tables, with the patch grid that each must have.
+
+    Raises:
+        ValueError: no name in common, or a tensor of another shape.
+    """
+    source: dict[str, Tensor] = read_checkpoint(path)["state_dict"]
+    wanted = {
+        name: value for name, value in module.state_dict().items() if name.startswith(tuple(prefixes))
+    }
+    state = {name: source[name] for name in wanted if name in source}
+    if not state:
+        raise ValueError(
+            f"'{path}' has nothing under {', '.join(prefixes)}: it is no checkpoint of an earlier stage "
+            f"(it holds {_by_module(list(source)) or 'no weights'})"
+        )
+    resized = []
+    for name, grid in position_tables.items():
+        if name in state and state[name].shape != wanted[name].shape:
+            state[name] = interpolate_positions(state[name], grid)
+            resized.append(name)
+    wrong = [
+        f"{name}: {tuple(value.shape)} there, {tuple(wanted[name].shape)} here"
+        for name, value in state.items()
+        if value.shape != wanted[name].shape
+    ]
+    if wrong:
+        raise ValueError(
+            f"the weights in '{path}' are of another architecture than this stage's encoder settings: "
+            + "; ".join(wrong[:5])
+            + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        )
+    # Everything missing or left over is in the report, so nothing is passed over in silence.
+    module.load_state_dict(state, strict=False)
+    return HandOver(
+        loaded=len(state),
+        resized=tuple(resized),
+        missing=tuple(sorted(wanted.keys() - state.keys())),
+        left_over=tuple(sorted(source.keys() - state.keys())),
+    )

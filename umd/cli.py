@@ -1,0 +1,69 @@
+"""The command line, and the only file that knows all packages.
+
+`umd fit|validate|test|predict` are LightningCLI's; the project's own commands are dispatched before it, so that
+they start without importing torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import version
+
+_OWN_COMMANDS: dict[str, tuple[str, str]] = {
+    "compare": ("umd.compare", "put the test results of several runs into one table"),
+}
+
+_HELP = """usage: umd COMMAND ...
+
+Medical vision-language training: pre-train, calibrate, fine-tune.
+
+training and evaluation
+  fit        train a stage                umd fit --config configs/pretrain.yaml
+  validate   evaluate on validation data  umd validate --ckpt_path runs/vqa/default/checkpoints/last.ckpt
+  test       evaluate on test data        umd test --ckpt_path runs/vqa/default/checkpoints/last.ckpt
+  predict    write answers to a CSV file  umd predict --ckpt_path runs/vqa/default/checkpoints/last.ckpt
+
+tools
+{tools}
+
+umd COMMAND --help tells more; umd --version prints the version.
+A checkpoint knows its model, data, tokenizer and answers: --ckpt_path needs no --config. What is typed wins.
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; a mistake in what the user gave ends with one clear line and exit code 2."""
+    given = sys.argv[1:] if arguments is None else arguments
+    command = given[0] if given else "--help"
+    if command in ("-h", "--help"):
+        tools = "\n".join(f"  {name:<10} {text}" for name, (_, text) in _OWN_COMMANDS.items())
+        sys.stdout.write(_HELP.format(tools=tools))
+    elif command == "--version":
+        sys.stdout.write(f"umd {version('umd')}\n")
+    elif command in _OWN_COMMANDS:
+        _in_the_users_words(import_module(_OWN_COMMANDS[command][0]).main, given[1:])
+    else:
+        from umd.lightning_cli import run
+
+        _in_the_users_words(run, given)
+
+
+def _in_the_users_words(function: Callable[[list[str]], None], arguments: list[str]) -> None:
+    """Show an error that this project raised on purpose as its message alone; any other keeps its traceback."""
+    try:
+        function(arguments)
+    except (ValueError, OSError, TypeError) as error:
+        frame = error.__traceback__
+        while frame is not None and frame.tb_next is not None:
+            frame = frame.tb_next
+        origin = frame.tb_frame.f_globals["__name__"].split(".")[0] if frame else ""
+        if origin not in ("umd", "callbacks", "datamodules"):
+            raise
+        sys.stderr.write(f"umd: {error}\n")
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""CLIP's vision transformers (Radford et al., 2021), on `transformers`; the tiny default is one of them too."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from umd.encoders.interfaces import VisionEncoder
+from umd.encoders.pretrained import load_transformers_weights
+from umd.encoders.registry import VISION
+from umd.masking import PatchMask
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class CLIPVision(VisionEncoder):
+    """A CLIP vision transformer whose masked patches are dropped before its first block.
+
+    The last LayerNorm is applied to all tokens. Weight names follow `transformers`, under `model.`.
+
+    Args:
+        image_size: pixels along the side of the input; the remainder over whole patches is cropped.
+        width: size W of a token.
+        depth: number of blocks.
+        heads: attention heads of a block.
+        patch_size: pixels along a patch's side.
+        mean: channel means of the normalisation.
+        std: channel standard deviations of the normalisation.
+        layer_norm_eps: epsilon of all LayerNorms.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        *,
+        width: int,
+        depth: int,
+        heads: int,
+        patch_size: int,
+        mean: tuple[float, float, float] = CLIP_MEAN,
+        std: tuple[float, float, float] = CLIP_STD,
+        layer_norm_eps: float = 1e-5,
+    ) -> None:
+        grid = image_size // patch_size
+        super().__init__(width=width, patch_size=patch_size, grid=grid, masking="drop", mean=mean, std=std)
+        self.model = CLIPVisionModel(
+            CLIPVisionConfig(
+                hidden_size=width,
+                intermediate_size=4 * width,
+                num_hidden_layers=depth,
+                num_attention_heads=heads,
+                image_size=grid * patch_size,
+                patch_size=patch_size,
+                layer_norm_eps=layer_norm_eps,
+            )
+        )
+
+    @property
+    def position_table(self) -> str:
+        """Name of the learned position table in the state dict."""
+        return "model.embeddings.position_embedding.weight"
+
+    def forward(self, pixels: Tensor, mask: PatchMask | None = None) -> Tensor:
+        """See `VisionEncoder.forward`."""
+        tokens: Tensor = self.model.embeddings(pixels)
+        if mask is not None:
+            tokens = mask.drop(tokens)
+        tokens = self.model.pre_layrnorm(tokens)
+        tokens = self.model.encoder(inputs_embeds=tokens).last_hidden_state
+        normed: Tensor = self.model.post_layernorm(tokens)
+        return normed
+
+
+def _published(
+    name: str, image_size: int, weights: str | None, *, width: int, depth: int, patch_size: int, blocks: int | None
+) -> CLIPVision:
+    encoder = CLIPVision(
+        image_size, width=width, depth=blocks or depth, heads=width // 64, patch_size=patch_size
+    )
+    if weights is not None:
+        load_transformers_weights(
+            encoder.model,
+            name if weights == "default" else weights,
+            grid=encoder.grid,
+            position_table=encoder.position_table.removeprefix("model."),
+        )
+    return encoder
+
+
+@VISION.register("clip_vit_b16")
+def clip_vit_b16(image_size: int, weights: str | None = None, blocks: int | None = None) -> CLIPVision:
+    """CLIP ViT-B/16; `blocks` keeps the first ones only (the released UMD code keeps 11 of 12)."""
+    return _published(
+        "openai/clip-vit-base-patch16", image_size, weights, width=768, depth=12, patch_size=16, blocks=blocks
+    )
+
+
+@VISION.register("clip_vit_b32")
+def clip_vit_b32(image_size: int, weights: str | None = None, blocks: int | None = None) -> CLIPVision:
+    """CLIP ViT-B/32; `blocks` keeps the first ones only."""
+    return _published(
+        "openai/clip-vit-base-patch32", image_size, weights, width=768, depth=12, patch_size=32, blocks=blocks
+    )
+
+
+@VISION.register("tiny_vit")
+def tiny_vit(
+    image_size: int,
+    weights: str | None = None,
+    width: int = 96,
+    depth: int = 4,
+    heads: int = 4,
+    patch_size: int = 8,
+) -> CLIPVision:
+    """A small transformer of CLIP's kind for demonstrations and tests; it has no published weights."""
+    if weights is not None:
+        raise ValueError(f"tiny_vit has no published weights: set vision_weights to null, not '{weights}'")
+    return CLIPVision(image_size, width=width, depth=depth, heads=heads, patch_size=patch_size)

@@ -1,0 +1,151 @@
+"""The fusion F: two stacks of co-attention layers, one per modality (UMD section 3.1.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter, functional
+
+
+class Attention(nn.Module):
+    """Multi-head attention with its output projection, residual and LayerNorm (post-norm).
+
+    Args:
+        width: size D of a token.
+        heads: attention heads; D must be a multiple of it.
+        dropout: of the attention probabilities and of the output.
+        layer_norm_eps: epsilon of the LayerNorm.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float, layer_norm_eps: float) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of heads {heads}")
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend from (B, N, D) tokens to (B, M, D) context under a (B, M) bool mask (True = may be read)."""
+        query, key, value = (
+            layer(source).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer, source in ((self.query, tokens), (self.key, context), (self.value, context))
+        )
+        attended = functional.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=None if mask is None else mask[:, None, None, :],
+            dropout_p=self.dropout.p if self.training else 0.0,
+        )
+        merged = self.output(attended.transpose(1, 2).flatten(2))
+        normed: Tensor = self.norm(self.dropout(merged) + tokens)
+        return normed
+
+
+class CoAttentionLayer(nn.Module):
+    """Self-attention over the own modality, cross-attention to the other one, feed-forward; post-norm each.
+
+    Args:
+        width: size D of a token; the feed-forward is 4 D wide.
+        heads: attention heads.
+        dropout: of attention and feed-forward.
+        layer_norm_eps: epsilon of the LayerNorms.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float, layer_norm_eps: float) -> None:
+        super().__init__()
+        self.self_attention = Attention(width, heads, dropout, layer_norm_eps)
+        self.cross_attention = Attention(width, heads, dropout, layer_norm_eps)
+        self.expand = nn.Linear(width, 4 * width)
+        self.contract = nn.Linear(4 * width, width)
+        self.norm = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, own: Tensor, own_mask: Tensor | None, other: Tensor, other_mask: Tensor | None) -> Tensor:
+        """(B, N, D) tokens of the own modality, having read the (B, M, D) tokens of the other one."""
+        tokens = self.self_attention(own, own, own_mask)
+        tokens = self.cross_attention(tokens, other, other_mask)
+        hidden = self.contract(functional.gelu(self.expand(tokens)))
+        normed: Tensor = self.norm(self.dropout(hidden) + tokens)
+        return normed
+
+
+class Fusion(nn.Module):
+    """Projections to a common width, a learned modality embedding, and the two co-attention stacks.
+
+    Both stacks of one layer read the same pair of inputs: the text stack's layer never sees what the image
+    stack's layer of the same depth puts out.
+
+    Args:
+        text_width: size of the text encoder's tokens.
+        image_width: size of the vision encoder's tokens.
+        width: size D of the fused tokens.
+        layers: number of layers N_m of each stack.
+        heads: attention heads.
+        dropout: of attention and feed-forward.
+        layer_norm_eps: epsilon of the LayerNorms.
+    """
+
+    def __init__(
+        self,
+        *,
+        text_width: int,
+        image_width: int,
+        width: int,
+        layers: int,
+        heads: int,
+        dropout: float,
+        layer_norm_eps: float,
+    ) -> None:
+        super().__init__()
+        if layers < 1:
+            raise ValueError(f"fusion_layers is {layers}; it must be at least 1")
+        self.text_projection = nn.Linear(text_width, width)
+        self.image_projection = nn.Linear(image_width, width)
+        self.modality_embedding = nn.Embedding(2, width)
+        self.text_layers = nn.ModuleList(
+            CoAttentionLayer(width, heads, dropout, layer_norm_eps) for _ in range(layers)
+        )
+        self.image_layers = nn.ModuleList(
+            CoAttentionLayer(width, heads, dropout, layer_norm_eps) for _ in range(layers)
+        )
+        self.apply(_initialize)
+
+    def forward(self, text: Tensor, text_mask: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Fuse (B, L, text_width) under a (B, L) bool mask with (B, N, image_width): Z_T (B, L, D), Z_I (B, N, D)."""
+        kinds = self.modality_embedding.weight
+        text = self.text_projection(text) + kinds[0]
+        image = self.image_projection(image) + kinds[1]
+        for text_layer, image_layer in zip(self.text_layers, self.image_layers, strict=True):
+            text, image = text_layer(text, text_mask, image, None), image_layer(image, None, text, text_mask)
+        return text, image
+
+    def text_parameters(self) -> Iterator[Parameter]:
+        """Projection and stack of the text."""
+        yield from self.text_projection.parameters()
+        yield from self.text_layers.parameters()
+
+    def image_parameters(self) -> Iterator[Parameter]:
+        """Projection and stack of the image."""
+        yield from self.image_projection.parameters()
+        yield from self.image_layers.parameters()
+
+
+def _initialize(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
+
+
+def initialize(module: nn.Module) -> None:
+    """Draw every Linear and Embedding below from N(0, 0.02^2) with zero biases, as BERT does."""
+    with torch.no_grad():
+        module.apply(_initialize)

@@ -1,0 +1,171 @@
+"""E = (E_I, E_T, F): the multi-modal encoder that all stages share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from umd.encoders.fusion import Fusion, initialize
+from umd.encoders.registry import build_text, build_vision
+from umd.masking import PatchMask
+
+Pooling = Literal["first", "mean"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """What the multi-modal encoder is made of. Defaults: UMD's, with random weights.
+
+    Attributes:
+        image_size: pixels along the side of the square input.
+        vision: name of the vision encoder in the registry.
+        vision_weights: null (random), "default" (hub or package) or a local folder.
+        vision_options: further options of that encoder's builder.
+        text: name of the text encoder in the registry.
+        text_weights: null (random), "default" (hub or package) or a local folder.
+        text_options: further options of that encoder's builder.
+        fusion_width: size D of a fused token.
+        fusion_layers: co-attention layers N_m per modality.
+        fusion_heads: attention heads of the fusion.
+        fusion_dropout: dropout of the fusion.
+        fusion_layer_norm_eps: epsilon of the fusion's LayerNorms.
+        pooling: "first" token, or "mean" over all real tokens.
+    """
+
+    image_size: int = 288
+    vision: str = "clip_vit_b16"
+    vision_weights: str | None = None
+    vision_options: dict[str, Any] = field(default_factory=dict)
+    text: str = "roberta_base"
+    text_weights: str | None = None
+    text_options: dict[str, Any] = field(default_factory=dict)
+    fusion_width: int = 768
+    fusion_layers: int = 6
+    fusion_heads: int = 12
+    fusion_dropout: float = 0.1
+    fusion_layer_norm_eps: float = 1e-12
+    pooling: Pooling = "first"
+
+    def __post_init__(self) -> None:
+        """Check what the type system cannot."""
+        if self.pooling not in get_args(Pooling):
+            raise ValueError(f"pooling is '{self.pooling}'; allowed: {', '.join(get_args(Pooling))}")
+        if not 0 <= self.fusion_dropout < 1:
+            raise ValueError(f"fusion_dropout is {self.fusion_dropout}; it must lie in [0, 1)")
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the multi-modal encoder puts out.
+
+    Attributes:
+        text: Z_T, (B, L, D).
+        image: Z_I, (B, 1 + P', D).
+        text_mask: (B, L) bool, True at real tokens.
+    """
+
+    text: Tensor
+    image: Tensor
+    text_mask: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """One vector per modality and sample.
+
+    Attributes:
+        text: z_T, (B, D).
+        image: z_I, (B, D).
+    """
+
+    text: Tensor
+    image: Tensor
+
+    @property
+    def joint(self) -> Tensor:
+        """z = [z_T ; z_I], (B, 2 D)."""
+        return torch.cat([self.text, self.image], dim=1)
+
+
+class MultimodalEncoder(nn.Module):
+    """Vision encoder, text encoder, fusion and poolers.
+
+    Args:
+        config: what to build.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.fusion_width
+        self.vision = build_vision(
+            config.vision,
+            image_size=config.image_size,
+            weights=config.vision_weights,
+            options=config.vision_options,
+        )
+        self.text = build_text(config.text, weights=config.text_weights, options=config.text_options)
+        self.fusion = Fusion(
+            text_width=self.text.width,
+            image_width=self.vision.width,
+            width=width,
+            layers=config.fusion_layers,
+            heads=config.fusion_heads,
+            dropout=config.fusion_dropout,
+            layer_norm_eps=config.fusion_layer_norm_eps,
+        )
+        self.text_pooler = nn.Linear(width, width)
+        self.image_pooler = nn.Linear(width, width)
+        initialize(self.text_pooler)
+        initialize(self.image_pooler)
+
+    @property
+    def width(self) -> int:
+        """Size D of a fused token."""
+        return self.config.fusion_width
+
+    def forward(
+        self, pixels: Tensor, input_ids: Tensor, attention_mask: Tensor, mask: PatchMask | None = None
+    ) -> Features:
+        """Encode and fuse.
+
+        Args:
+            pixels: (B, 3, S, S) from `vision.normalize`.
+            input_ids: (B, L) int64.
+            attention_mask: (B, L) bool.
+            mask: patches to hide; None shows all.
+        """
+        image = self.vision(pixels, mask)
+        text = self.text(input_ids, attention_mask)
+        fused_text, fused_image = self.fusion(text, attention_mask, image)
+        return Features(fused_text, fused_image, attention_mask)
+
+    def pool(self, features: Features) -> Pooled:
+        """z_T and z_I: first token (or mean over real tokens) -> Linear -> tanh, one pooler per modality."""
+        if self.config.pooling == "first":
+            text, image = features.text[:, 0], features.image[:, 0]
+        else:
+            weights = features.text_mask.to(features.text.dtype)
+            text = (features.text * weights[:, :, None]).sum(1) / weights.sum(1, keepdim=True)
+            image = features.image.mean(1)
+        return Pooled(torch.tanh(self.text_pooler(text)), torch.tanh(self.image_pooler(image)))
+
+    def pooler_parameters(self) -> Iterator[Parameter]:
+        """Parameters of the two poolers."""
+        yield from self.text_pooler.parameters()
+        yield from self.image_pooler.parameters()
+
+    def modality_parameters(self) -> Mapping[str, list[Parameter]]:
+        """Vision = E_I, its projection, the image stack; language = E_T, its projection, the text stack.
+
+        The modality embedding and the poolers belong to neither (method: GM-Coord, UMD section 3.3.2).
+        """
+        return {
+            "vision": [*self.vision.parameters(), *self.fusion.image_parameters()],
+            "language": [*self.text.parameters(), *self.fusion.text_parameters()],
+        }

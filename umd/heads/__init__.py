@@ -1,0 +1,1 @@
+"""What stands on top of the multi-modal encoder: decoders and task heads."""

@@ -1,0 +1,65 @@
+"""H: the answer head on z = [z_T ; z_I], and what each half of it says alone (UMD section 3.3.2)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from umd.encoders.fusion import initialize
+from umd.encoders.multimodal import Pooled
+
+Contribution = Literal["last_layer", "masked_head"]
+
+
+class SplitHead(nn.Module):
+    """Linear(2D, 2D), LayerNorm, GELU, Linear(2D, A).
+
+    Args:
+        width: size D of one modality's pooled feature.
+        classes: number A of answers.
+    """
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.width = width
+        self.hidden = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.LayerNorm(2 * width), nn.GELU())
+        self.last = nn.Linear(2 * width, classes)
+        initialize(self)
+
+    def forward(self, pooled: Pooled) -> Tensor:
+        """Logits (B, A)."""
+        logits: Tensor = self.last(self.hidden(pooled.joint))
+        return logits
+
+    @torch.no_grad()
+    def contributions(
+        self, pooled: Pooled, labels: Tensor, method: Contribution = "last_layer"
+    ) -> dict[str, Tensor]:
+        """C_u = softmax(H_u(Z_u))[ground truth] of Eq. 10, for each sample.
+
+        Args:
+            pooled: both modalities' features.
+            labels: (B,) int64, the true answers; samples with a negative label contribute nothing.
+            method: "last_layer" cuts the last linear layer in two halves, with half of the bias each, and applies
+                each to that modality's pooled feature; "masked_head" runs the whole head with the other
+                modality's half of z set to zero.
+
+        Returns:
+            {"language": C_T, "vision": C_I}, each (B,), detached.
+        """
+        if method == "last_layer":
+            weight_text, weight_image = self.last.weight.split(self.width, dim=1)
+            half_bias = self.last.bias / 2
+            text = nn.functional.linear(pooled.text, weight_text, half_bias)
+            image = nn.functional.linear(pooled.image, weight_image, half_bias)
+        else:
+            text = self(Pooled(pooled.text, torch.zeros_like(pooled.image)))
+            image = self(Pooled(torch.zeros_like(pooled.text), pooled.image))
+        known = (labels >= 0).to(text.dtype)
+        place = labels.clamp(min=0)[:, None]
+        return {
+            name: logits.float().softmax(1).gather(1, place)[:, 0] * known
+            for name, logits in (("language", text), ("vision", image))
+        }

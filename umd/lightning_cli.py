@@ -1,0 +1,151 @@
+"""LightningCLI with this project's habits: run folders, links, and checkpoints that explain themselves."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from rich.logging import RichHandler
+
+import datamodules  # noqa: F401 - makes the short class names known to the parser
+import umd.modules  # noqa: F401 - the same
+from callbacks import PredictionWriter, ResultsTable
+from umd.encoders import tokenizer_for
+from umd.protocols import HasReport
+from umd.runs import claim, differences, recipe, run_folder
+
+logger = logging.getLogger("umd")
+
+# Set from the model's settings, never by hand.
+_LINKED = ("tokenizer", "image_size")
+
+
+class UMDCLI(LightningCLI):
+    """`umd fit|validate|test|predict`."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run's name and folder, and the links that spare typing things twice."""
+        parser.add_argument("--name", default="default", help="name of the run; its folder is RUNS/STAGE/NAME")
+        parser.add_argument("--runs", default="runs", help="folder of all runs")
+        parser.add_argument(
+            "--overwrite", type=bool, default=False, help="let a training replace an earlier one of that name"
+        )
+        parser.add_argument(
+            "--test_after_fit", type=bool, default=True, help="end a training with a test of its best checkpoint"
+        )
+        parser.link_arguments(
+            ("model.init_args.encoder.text", "model.init_args.encoder.text_weights"),
+            "data.init_args.tokenizer",
+            compute_fn=tokenizer_for,
+        )
+        parser.link_arguments("model.init_args.encoder.image_size", "data.init_args.image_size")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401
+        """Parse, with the settings of a given checkpoint first, so that whatever the user gives wins."""
+        self.restored: dict[str, Any] = {}
+        path = _value_of("--ckpt_path", args)
+        if path is not None and path not in ("best", "last", "hpc", "registry"):
+            self.restored = recipe(path)
+            given = {part: dict(settings) for part, settings in self.restored.items()}
+            if "data" in given:
+                given["data"]["init_args"] = {
+                    key: value for key, value in given["data"]["init_args"].items() if key not in _LINKED
+                }
+            args = [args[0], f"--config={json.dumps(given)}", *args[1:]]
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning's own merging of a checkpoint's settings would overrule the user: `parse_arguments` does it."""
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the run's folder and say what was taken from a checkpoint."""
+        config = self.config[self.subcommand]
+        self.folder = run_folder(config.runs, config.model.class_path, config.name, str(self.subcommand))
+        if self.subcommand == "fit":
+            rank_zero_only(claim)(self.folder, resumes=bool(config.ckpt_path), overwrite=config.overwrite)
+        config.trainer.default_root_dir = str(self.folder)
+        self._say_what_was_restored(config)
+
+    def _say_what_was_restored(self, config: Any) -> None:  # noqa: ANN401
+        if not self.restored:
+            return
+        now = {part: config[part].as_dict() for part in self.restored if config.get(part) is not None}
+        kept = ", ".join(f"{part} {settings['class_path']}" for part, settings in self.restored.items())
+        logger.info("from the checkpoint: %s, with their settings, tokenizer and answers", kept)
+        for line in differences(self.restored, now):
+            logger.info("given instead: %s", line)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
+        """Add what every run has: both loggers, the result table where the module has one, the CSV of answers."""
+        settings = self._get(self.config_init, "trainer")
+        if settings.get("logger") in (None, True):
+            folder = str(self.folder)
+            kwargs["logger"] = [
+                TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
+                CSVLogger(folder, name="csv"),
+            ]
+        always: list[Callback] = []
+        if isinstance(self.model, HasReport):
+            always.append(ResultsTable())
+        if self.subcommand == "predict":
+            always.append(PredictionWriter())
+        return super().instantiate_trainer(callbacks=[*(settings.get("callbacks") or []), *always], **kwargs)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Checkpoints are read as data, never as code."""
+        kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
+        kwargs["weights_only"] = True
+        return kwargs
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint, once, where the module has a result table and the data a test split."""
+        config = self.config["fit"]
+        if not (config.test_after_fit and isinstance(self.model, HasReport)) or self.trainer.fast_dev_run:
+            return
+        if self.trainer.interrupted:
+            return
+        checkpoint = self.trainer.checkpoint_callback
+        best = checkpoint.best_model_path if isinstance(checkpoint, ModelCheckpoint) else ""
+        if not getattr(self.datamodule, "has_test_split", True):
+            logger.info("the data has no test split: no test")
+            return
+        self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best or None, weights_only=True)
+
+
+def _value_of(option: str, arguments: list[str]) -> str | None:
+    for place, argument in enumerate(arguments):
+        if argument == option and place + 1 < len(arguments):
+            return arguments[place + 1]
+        if argument.startswith(option + "="):
+            return argument.split("=", 1)[1]
+    return None
+
+
+def run(arguments: list[str]) -> None:
+    """Run one of Lightning's subcommands."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(show_time=False, show_path=False)]
+    )
+    for package in ("umd", "callbacks", "datamodules"):
+        logging.getLogger(package).setLevel(logging.INFO)
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
+    UMDCLI(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={"log_every_n_steps": 10},
+        args=arguments,
+    )

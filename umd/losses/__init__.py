@@ -1,0 +1,1 @@
+"""The objectives, one a file: pure functions that return unweighted terms."""

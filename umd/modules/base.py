@@ -1,0 +1,155 @@
+"""What all stages share: the encoder, the optimizer, the hand-over, a checkpoint that explains itself."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Generator, Tensor
+from torch.optim import Optimizer
+
+from umd.batch import ImageTextBatch
+from umd.checkpoints import RECIPE_KEY, hand_over, to_plain
+from umd.encoders import EncoderConfig, Features, MultimodalEncoder
+from umd.optim import OptimizerConfig, ParameterGroup, build_adamw, build_schedule, check_partition
+from umd.protocols import HasVocabulary
+
+logger = logging.getLogger(__name__)
+
+Config = TypeVar("Config")
+
+
+def from_plain(kind: type[Config], value: Config | Mapping[str, Any]) -> Config:
+    """A settings dataclass from itself or from the mapping that a checkpoint holds."""
+    return kind(**value) if isinstance(value, Mapping) else value
+
+
+class StageModule(LightningModule):
+    """Base of every stage: one multi-modal encoder, AdamW with groups, hand-over by checkpoint.
+
+    A checkpoint holds, under "hyper_parameters", plain values from which `load_from_checkpoint` builds the
+    module again without weights, hub or earlier checkpoint, and under "umd" the class paths and settings of
+    module and data module.
+
+    Args:
+        encoder: the multi-modal encoder's settings.
+        optimizer: the optimizer's settings.
+        init_from: checkpoint of an earlier stage whose weights a new training starts from.
+    """
+
+    hands_over: tuple[str, ...] = ("encoder.",)
+    """Prefixes of the weights that a stage takes from the earlier one."""
+
+    def __init__(
+        self,
+        encoder: EncoderConfig | Mapping[str, Any],
+        optimizer: OptimizerConfig | Mapping[str, Any],
+        init_from: str | None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self._set_hparams(to_plain(dict(self.hparams)))
+        self.optimizer_config = from_plain(OptimizerConfig, optimizer)
+        self.init_from = init_from
+        self.encoder = MultimodalEncoder(from_plain(EncoderConfig, encoder))
+
+    @abstractmethod
+    def parameter_groups(self) -> Sequence[ParameterGroup]:
+        """All trainable parameters, each in exactly one group."""
+
+    def encoder_groups(self) -> list[ParameterGroup]:
+        """The encoder's parameters: both uni-modal encoders at lr, fusion and poolers at their multiple."""
+        fusion = [*self.encoder.fusion.parameters(), *self.encoder.pooler_parameters()]
+        return [
+            ParameterGroup("vision", list(self.encoder.vision.parameters())),
+            ParameterGroup("text", list(self.encoder.text.parameters())),
+            ParameterGroup("fusion", fusion, self.optimizer_config.fusion_multiplier),
+        ]
+
+    def encode(self, batch: ImageTextBatch, pixels: Tensor | None = None) -> Features:
+        """Features of an unmasked batch; `pixels` stands in for the batch's own, already normalised, images."""
+        if pixels is None:
+            pixels = self.encoder.vision.normalize(batch.image)
+        features: Features = self.encoder(pixels, batch.input_ids, batch.attention_mask)
+        return features
+
+    def position_tables(self) -> dict[str, int]:
+        """Learned position tables by their name in the state dict, with the patch grid of each."""
+        table = self.encoder.vision.position_table
+        grid = self.encoder.vision.grid
+        return {f"encoder.vision.{table}": grid} if table else {}
+
+    def generator(self, seed: int, *place: int) -> Generator:
+        """Randomness that depends on nothing but the seed, this place in training, and the rank."""
+        mixed = hash((seed, *place, self.global_rank)) & 0x7FFF_FFFF_FFFF_FFFF
+        return Generator(self.device).manual_seed(mixed)
+
+    def setup(self, stage: str) -> None:
+        """Check the data's tokens against the text encoder; start a new training from `init_from`."""
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, HasVocabulary) and data.tokenizer_size > self.encoder.text.vocab_size:
+            raise ValueError(
+                f"the tokenizer has {data.tokenizer_size} tokens, the text encoder "
+                f"'{self.encoder.config.text}' embeds {self.encoder.text.vocab_size}: they do not belong together"
+            )
+        if stage == "fit" and self.init_from and not self.trainer.ckpt_path:
+            report = hand_over(self.init_from, self, self.hands_over, self.position_tables())
+            self.after_hand_over(report.missing)
+            logger.info("%s: %s", self.init_from, report)
+
+    def after_hand_over(self, missing: Sequence[str]) -> None:
+        """Called once the earlier stage's weights are in, with the names that it did not have."""
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own type for this is a large union
+        """AdamW over the groups, with the warm-up and decay of the settings, stepped every optimizer step."""
+        groups = self.parameter_groups()
+        check_partition(self, groups)
+        optimizer = build_adamw(groups, self.optimizer_config)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = build_schedule(optimizer, self.optimizer_config, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """The update, then `after_optimizer_step`: once a step, however many micro-batches it took."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.after_optimizer_step()
+
+    def after_optimizer_step(self) -> None:
+        """Called after every optimizer step."""
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write settings that need nothing but this file: weights are in it, so no source of them is named."""
+        settings = to_plain(dict(self.hparams))
+        origin = {
+            "init_from": settings.get("init_from"),
+            "vision_weights": settings["encoder"].get("vision_weights"),
+            "text_weights": settings["encoder"].get("text_weights"),
+        }
+        settings["init_from"] = None
+        settings["encoder"] |= {"vision_weights": None, "text_weights": None}
+        checkpoint["hyper_parameters"] = settings
+        checkpoint[RECIPE_KEY] = {
+            "model": {"class_path": _class_path(self), "init_args": settings},
+            "started_from": origin,
+        }
+        data = getattr(self._trainer, "datamodule", None)
+        if isinstance(data, LightningDataModule):
+            checkpoint[RECIPE_KEY]["data"] = {
+                "class_path": _class_path(data),
+                "init_args": to_plain(dict(data.hparams)),
+            }
+
+
+def _class_path(instance: object) -> str:
+    return f"{type(instance).__module__}.{type(instance).__qualname__}"
+

@@ -1,0 +1,216 @@
+"""Visual question answering as classification over an answer vocabulary (UMD section 3.3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor
+from torch.nn import Parameter
+
+from umd.batch import VQABatch
+from umd.encoders import EncoderConfig, Pooled
+from umd.heads.split_head import Contribution, SplitHead
+from umd.losses.answering import answer_loss
+from umd.metrics import VQAAccuracy
+from umd.modules.base import StageModule
+from umd.optim import OptimizerConfig, ParameterGroup
+from umd.protocols import HasAnswers, HasDescription
+
+Inputs = Literal["both", "image", "text"]
+
+
+class VQAClassifier(StageModule):
+    """Choose each question's answer from a vocabulary, with a head whose two halves can be weighed apart.
+
+    Args:
+        encoder: the multi-modal encoder, as in the checkpoint that `init_from` names.
+        optimizer: AdamW and its schedule.
+        init_from: checkpoint of MR-Pretrain or TD-Calib; null starts from the encoders' own weights.
+        answers: the answer vocabulary; null takes the data module's when training starts.
+        contribution: how a modality's contribution (Eq. 10) is measured: by its half of the head's last layer
+            ("last_layer"), or by the whole head with the other half of z set to zero ("masked_head").
+        inputs: "both", or one of "image" and "text" for a control that never sees the other: images turn
+            uniformly grey, or questions are cut to their start token.
+    """
+
+    def __init__(
+        self,
+        encoder: EncoderConfig = EncoderConfig(image_size=384),  # noqa: B008 - frozen
+        optimizer: OptimizerConfig = OptimizerConfig(  # noqa: B008 - frozen
+            lr=5e-6, head_multiplier=50.0, weight_decay=0.1, schedule="cosine"
+        ),
+        init_from: str | None = None,
+        answers: list[str] | None = None,
+        contribution: Contribution = "last_layer",
+        inputs: Inputs = "both",
+    ) -> None:
+        for name, value, allowed in (
+            ("contribution", contribution, get_args(Contribution)),
+            ("inputs", inputs, get_args(Inputs)),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} is '{value}'; allowed: {', '.join(allowed)}")
+        super().__init__(encoder, optimizer, init_from)
+        self.contribution: Contribution = contribution
+        self.inputs = inputs
+        self.validation_accuracy = VQAAccuracy()
+        self.test_accuracy = VQAAccuracy()
+        self._contributions: dict[str, Tensor] = {}
+        self._test_rows: list[dict[str, Any]] = []
+        self._description: Mapping[str, str] = {}
+        if answers is not None:
+            self._build_head(answers)
+
+    def _build_head(self, answers: Sequence[str]) -> None:
+        if not answers:
+            raise ValueError("the answer vocabulary is empty")
+        self.hparams["answers"] = list(answers)
+        self.answers = tuple(answers)
+        self.answer_number = {answer: number for number, answer in enumerate(self.answers)}
+        if len(self.answer_number) != len(self.answers):
+            raise ValueError("the answer vocabulary holds an answer twice")
+        self.head = SplitHead(self.encoder.width, len(self.answers)).to(self.device)
+
+    def setup(self, stage: str) -> None:
+        """Take the answer vocabulary from the data where none was given."""
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, HasDescription):
+            self._description = data.description
+        if not hasattr(self, "head"):
+            if not isinstance(data, HasAnswers):
+                raise ValueError("VQAClassifier needs `answers`, or a data module for question answering")
+            self._build_head(data.answers)
+        super().setup(stage)
+
+    def parameter_groups(self) -> Sequence[ParameterGroup]:
+        """Encoders at lr; fusion and head at their multiples."""
+        head = ParameterGroup("head", list(self.head.parameters()), self.optimizer_config.head_multiplier)
+        return [*self.encoder_groups(), head]
+
+    def modality_parameters(self) -> Mapping[str, list[Parameter]]:
+        """See `umd.protocols.HasModalities`."""
+        return self.encoder.modality_parameters()
+
+    def modality_contributions(self) -> Mapping[str, Tensor]:
+        """See `umd.protocols.HasModalities`."""
+        return dict(self._contributions)
+
+    def after_optimizer_step(self) -> None:
+        """Contributions are summed anew for the next step."""
+        self._contributions = {}
+
+    def labels(self, batch: VQABatch) -> Tensor:
+        """(B,) int64 numbers of the true answers, -1 where an answer is not in the vocabulary."""
+        numbers = [self.answer_number.get(answer, -1) for answer in batch.answers]
+        return torch.tensor(numbers, device=self.device)
+
+    def pool(self, batch: VQABatch) -> Pooled:
+        """The batch's pooled features, from what `inputs` lets the model see."""
+        pixels = self.encoder.vision.normalize(batch.image)
+        input_ids, attention_mask = batch.input_ids, batch.attention_mask
+        if self.inputs == "text":
+            pixels = torch.zeros_like(pixels)
+        elif self.inputs == "image":
+            input_ids, attention_mask = input_ids[:, :1], attention_mask[:, :1]
+        pooled: Pooled = self.encoder.pool(self.encoder(pixels, input_ids, attention_mask))
+        return pooled
+
+    def forward(self, batch: VQABatch) -> Tensor:
+        """Logits over the answers, (B, A)."""
+        logits: Tensor = self.head(self.pool(batch))
+        return logits
+
+    def training_step(self, batch: VQABatch, batch_idx: int) -> Tensor:
+        """The loss of one batch; contributions are added to this step's sums."""
+        pooled = self.pool(batch)
+        logits = self.head(pooled)
+        labels = self.labels(batch)
+        loss = answer_loss(logits, labels)
+        for name, values in self.head.contributions(pooled, labels, self.contribution).items():
+            total = values.sum()
+            earlier = self._contributions.get(name)
+            self._contributions[name] = total if earlier is None else earlier + total
+        correct = (logits.detach().argmax(1) == labels).float().mean() * 100
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
+        self.log("train/accuracy", correct, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def _evaluate(self, batch: VQABatch, accuracy: VQAAccuracy) -> Tensor:
+        logits: Tensor = self(batch)
+        labels = self.labels(batch)
+        accuracy.update(batch.index, logits.argmax(1) == labels, batch.closed, batch.has_twin, labels >= 0)
+        return answer_loss(logits, labels)
+
+    def validation_step(self, batch: VQABatch, batch_idx: int) -> None:
+        """Count right answers; log the loss."""
+        loss = self._evaluate(batch, self.validation_accuracy)
+        self.log("validation/loss", loss, batch_size=len(batch), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log open, closed and overall accuracy in per cent."""
+        self._log_accuracy("validation", self.validation_accuracy, prog_bar=True)
+
+    def test_step(self, batch: VQABatch, batch_idx: int) -> None:
+        """Count right answers."""
+        self._evaluate(batch, self.test_accuracy)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the accuracies and keep the table for `test_report`."""
+        self._test_rows = self.test_accuracy.report()
+        self._log_accuracy("test", self.test_accuracy, prog_bar=False)
+
+    def _log_accuracy(self, split: str, accuracy: VQAAccuracy, prog_bar: bool) -> None:
+        for group, value in accuracy.compute().items():
+            self.log(f"{split}/{group}", value, prog_bar=prog_bar and group == "overall", rank_zero_only=False)
+        accuracy.reset()
+
+    def test_report(self) -> Mapping[str, Any]:
+        """See `umd.protocols.HasReport`."""
+        facts = dict(self._description)
+        data, protocol = facts.pop("data", "unnamed data"), facts.pop("protocol", None)
+        title = f"{data}, protocol {protocol}" if protocol else data
+        if self.inputs != "both":
+            title += f", {self.inputs}-only control"
+        notes = [f"{name}: {value}" for name, value in facts.items()]
+        notes.append(
+            "Accuracy in per cent with a 95 % bootstrap interval over questions; ceiling: share of questions whose "
+            f"answer is among the {len(self.answers)} that the model can give."
+        )
+        columns = [
+            "group",
+            "questions",
+            "accuracy",
+            "interval_low",
+            "interval_high",
+            "ceiling",
+            "share_of_ceiling",
+        ]
+        return {"title": title, "notes": notes, "columns": columns, "rows": self._test_rows}
+
+    def predict_step(self, batch: VQABatch, batch_idx: int) -> STEP_OUTPUT | list[dict[str, Any]]:  # type: ignore[override]
+        """One row a question: what was asked, what is answered, how sure, and what is true."""
+        confidence, number = self(batch).float().sigmoid().max(1)
+        return [
+            {
+                "index": index,
+                "question_id": sample_id,
+                "image": image,
+                "question": question,
+                "answer": self.answers[answer],
+                "confidence": round(sure, 4),
+                "ground_truth": truth,
+            }
+            for index, sample_id, image, question, answer, sure, truth in zip(
+                batch.index.tolist(),
+                batch.sample_ids,
+                batch.image_names,
+                batch.texts,
+                number.tolist(),
+                confidence.tolist(),
+                batch.answers,
+                strict=True,
+            )
+        ]

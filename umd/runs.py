@@ -1,0 +1,70 @@
+"""Where a run's files go, and what a checkpoint says about how it was made."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from umd.checkpoints import RECIPE_KEY, read_checkpoint
+
+_STAGES = {"MRPretrain": "pretrain", "TDCalib": "calibrate", "VQAClassifier": "vqa"}
+
+
+def stage_of(class_path: str) -> str:
+    """The folder name of a stage: its own for the project's modules, else the class name in snake case."""
+    name = class_path.rsplit(".", 1)[-1]
+    return _STAGES.get(name) or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def run_folder(runs: str, class_path: str, name: str, subcommand: str) -> Path:
+    """`<runs>/<stage>/<name>` for a training; what else is done with it goes one folder below."""
+    folder = Path(runs) / stage_of(class_path) / name
+    return folder if subcommand == "fit" else folder / subcommand
+
+
+def claim(folder: Path, *, resumes: bool, overwrite: bool) -> None:
+    """Make sure that a new training does not mix its files with those of an earlier one.
+
+    Raises:
+        FileExistsError: the folder holds an earlier training, and nothing says what to do with it.
+    """
+    last = folder / "checkpoints" / "last.ckpt"
+    if resumes or not last.exists():
+        return
+    if not overwrite:
+        raise FileExistsError(
+            f"'{folder}' holds an earlier training. Keep both with --name ANOTHER, go on with "
+            f"--ckpt_path {last}, or replace it with --overwrite true"
+        )
+    shutil.rmtree(folder)
+
+
+def recipe(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint says about its module and data module: {"model": ..., "data": ...}.
+
+    Raises:
+        ValueError: the checkpoint says nothing, so it was not written by this project.
+    """
+    content = read_checkpoint(path)
+    if RECIPE_KEY not in content:
+        raise ValueError(
+            f"'{path}' does not say how it was made: it is no checkpoint of this project. "
+            "Give the model and the data with --config"
+        )
+    found: dict[str, Any] = content[RECIPE_KEY]
+    return {key: found[key] for key in ("model", "data") if key in found}
+
+
+def differences(old: object, new: object, at: str = "") -> list[str]:
+    """Where `new` departs from `old`, as lines "key: new (checkpoint: old)"; keys that only `new` has are skipped."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return [
+            line
+            for key, value in old.items()
+            if key in new
+            for line in differences(value, new[key], f"{at}.{key}" if at else str(key))
+        ]
+    return [] if old == new else [f"{at}: {new} (checkpoint: {old})"]
