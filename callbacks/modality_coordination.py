@@ -1,0 +1,229 @@
+"""Gradient-guided modality coordination, GM-Coord (UMD, section 3.3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from torch import Tensor
+from torch.nn import Embedding, Parameter
+from torch.optim import Optimizer
+
+from umd.protocols import HasModalities
+
+Noise = Literal["modulated", "both", "none"]
+
+
+def ratios(contributions: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """How far each of two modalities is ahead of the other one: rho_u = C_u / C_other (UMD Eq. 11).
+
+    Args:
+        contributions: The sum of Eq. 10 over the samples of a step, by modality; two scalars, not negative.
+
+    Returns:
+        rho by modality. Where both contributions are zero, both are 1; where one is, the other's is infinite.
+
+    Raises:
+        ValueError: If there are not two modalities.
+    """
+    if len(contributions) != 2:
+        raise ValueError(f"Eq. 11 compares two modalities, not {len(contributions)}: {list(contributions)}.")
+    (one, c_one), (two, c_two) = contributions.items()
+    neither = (c_one == 0) & (c_two == 0)
+    return {one: torch.where(neither, 1.0, c_one / c_two), two: torch.where(neither, 1.0, c_two / c_one)}
+
+
+def coefficients(contributions: Mapping[str, Tensor], beta: float) -> dict[str, Tensor]:
+    """Factor on each modality's gradient: k = 1 - tanh(beta * rho) for the one ahead, else 1 (UMD Eq. 12).
+
+    Args:
+        contributions: As for `ratios`.
+        beta: Strength of the slowing, above 0.
+
+    Returns:
+        k by modality, in 0..1; both 1 on a tie.
+
+    Raises:
+        ValueError: If there are not two modalities.
+    """
+    rho = ratios(contributions)
+    one, two = rho
+    return {
+        u: torch.where(rho[u] > rho[other], 1.0 - torch.tanh(beta * rho[u]), 1.0)
+        for u, other in ((one, two), (two, one))
+    }
+
+
+def modulate(
+    gradient: Tensor,
+    coefficient: float,
+    generator: torch.Generator,
+    noise: bool = True,
+    rows: Tensor | None = None,
+) -> Tensor:
+    """One tensor's coordinated gradient (UMD Eq. 13): k * g + N(0, std(g)^2).
+
+    Args:
+        gradient: g, of any shape; its standard deviation (unbiased) is taken before scaling.
+        coefficient: k.
+        generator: Where the noise comes from, on the gradient's device.
+        noise: Whether to add noise. A single element has no standard deviation and gets none.
+        rows: Mask (V,) of the rows of a gradient (V, D) that may get noise; None for all.
+
+    Returns:
+        The new gradient; the one given stays as it is.
+    """
+    scaled = gradient * coefficient
+    if not noise or gradient.numel() < 2:
+        return scaled
+    drawn = torch.randn(gradient.shape, generator=generator, dtype=gradient.dtype, device=gradient.device)
+    drawn *= gradient.std()
+    return scaled + (drawn if rows is None else drawn * rows.unsqueeze(1))
+
+
+def step_seed(seed: int, step: int) -> int:
+    """A generator's seed for one optimizer step: equal on all ranks, unrelated for neighbouring steps."""
+    return int(np.random.SeedSequence(seed, spawn_key=(step,)).generate_state(1, np.uint64)[0])
+
+
+class ModalityCoordination(Callback):
+    """Slows the modality that is ahead, so that the other one catches up (UMD section 3.3.2, GM-Coord).
+
+    Once per optimizer step, in `on_before_optimizer_step` (after all micro-batches, before clipping), it
+    reads the module's contributions (Eq. 10), sums them over ranks, and rewrites the gradients of its
+    modalities by Eq. 11 to 13. The module tells both through `umd.protocols.HasModalities`, and resets its
+    sums itself once this hook has run. Parameters without a gradient are skipped, and so is the whole step
+    where a gradient is not finite (float16 mixed precision drops such a step). The noise is a function of
+    seed and global step, the same on every rank.
+
+    Logs `coordination/k_<modality>`, `coordination/rho_<modality>` and
+    `coordination/contribution_<modality>` at every optimizer step.
+
+    Args:
+        beta: Strength of the slowing; the paper's 0.1.
+        noise: Which gradients get the noise of Eq. 13: those of the slowed modality ("modulated", the paper),
+            of both at every step ("both", the released code), or none ("none").
+        seed: Seed of the noise.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(self, beta: float = 0.1, noise: Noise = "modulated", seed: int = 0) -> None:
+        super().__init__()
+        if not 0 < beta < float("inf"):
+            raise ValueError(f"beta is {beta!r}: a finite number above 0 is needed.")
+        if noise not in ("modulated", "both", "none"):
+            raise ValueError(f"noise is {noise!r}: 'modulated', 'both' or 'none' is allowed.")
+        if seed < 0:
+            raise ValueError(f"seed is {seed!r}: an integer of 0 or more is needed.")
+        self.beta = beta
+        self.noise: Noise = noise
+        self.seed = seed
+        self._modalities: dict[str, list[Parameter]] = {}
+        self._embeddings: set[Tensor] = set()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reads which parameters belong to which modality, and refuses what cannot work.
+
+        Raises:
+            MisconfigurationException: If the module does not meet `HasModalities` with two disjoint
+                modalities, steps its optimizers itself, or is sharded by the strategy.
+        """
+        name = type(pl_module).__name__
+        if not isinstance(pl_module, HasModalities):
+            raise MisconfigurationException(
+                f"ModalityCoordination needs a module that names its modalities, and {name} does not. Give "
+                "it the methods modality_parameters() -> Mapping[str, Iterable[Parameter]] and "
+                "modality_contributions() -> Mapping[str, Tensor] (umd.protocols.HasModalities)."
+            )
+        if not pl_module.automatic_optimization:
+            raise MisconfigurationException(
+                f"ModalityCoordination needs automatic optimization, and {name} steps its optimizers itself: "
+                "the hook would run at each step of each optimizer, or, for unwrapped optimizers, never."
+            )
+        if isinstance(trainer.strategy, FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy):
+            raise MisconfigurationException(
+                f"ModalityCoordination cannot run under {type(trainer.strategy).__name__}: it shards "
+                "gradients, and no rank sees their standard deviation. Use a single device or 'ddp'."
+            )
+        self._modalities = {u: list(dict.fromkeys(ps)) for u, ps in pl_module.modality_parameters().items()}
+        if len(self._modalities) != 2 or not all(self._modalities.values()):
+            sizes = {u: len(ps) for u, ps in self._modalities.items()}
+            raise MisconfigurationException(
+                f"ModalityCoordination needs two modalities with parameters; {name}.modality_parameters() "
+                f"has these, with so many tensors each: {sizes}."
+            )
+        one, two = map(set, self._modalities.values())
+        if shared := one & two:
+            names = [n for n, p in pl_module.named_parameters() if p in shared]
+            raise MisconfigurationException(
+                f"{name}.modality_parameters() has parameters in both of {list(self._modalities)}: {names}."
+            )
+        embeddings = [m for m in pl_module.modules() if isinstance(m, Embedding)]
+        if any(m.sparse and m.weight in one | two for m in embeddings):
+            raise MisconfigurationException(
+                "ModalityCoordination cannot read sparse gradients: use sparse=False."
+            )
+        self._embeddings = {m.weight for m in embeddings}
+
+    @torch.no_grad()
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Rewrites the gradients of both modalities, once per optimizer step."""
+        assert isinstance(pl_module, HasModalities)  # by on_fit_start
+        contributions = self._global_contributions(trainer, pl_module)
+        k, rho = coefficients(contributions, self.beta), ratios(contributions)
+        pl_module.log_dict(
+            {
+                f"coordination/{name}_{u}": values[u]
+                for name, values in (("k", k), ("rho", rho), ("contribution", contributions))
+                for u in contributions
+            },
+            on_step=True,
+            on_epoch=False,
+        )
+        gradients = [p.grad for ps in self._modalities.values() for p in ps if p.grad is not None]
+        if not gradients:
+            return
+        finite = torch.stack(torch._foreach_norm(gradients)).isfinite().all()
+        # The one transfer from the device: all that decides what is done below.
+        *factors, usable = torch.stack([*k.values(), finite]).tolist()
+        if not usable:
+            return
+        generators: dict[torch.device, torch.Generator] = {}
+        for u, factor in zip(k, factors, strict=True):
+            noise = self.noise == "both" or (self.noise == "modulated" and factor < 1)
+            if factor == 1 and not noise:
+                continue
+            for parameter in self._modalities[u]:
+                g = parameter.grad
+                if g is None:
+                    continue
+                if g.device not in generators:
+                    generator = torch.Generator(g.device)
+                    generators[g.device] = generator.manual_seed(step_seed(self.seed, trainer.global_step))
+                rows = (g != 0).any(dim=1) if parameter in self._embeddings else None
+                g.copy_(modulate(g, factor, generators[g.device], noise, rows))
+
+    def _global_contributions(self, trainer: Trainer, module: HasModalities) -> dict[str, Tensor]:
+        local = module.modality_contributions()
+        if local.keys() != self._modalities.keys() or any(c.ndim for c in local.values()):
+            shapes = {u: tuple(c.shape) for u, c in local.items()}
+            raise MisconfigurationException(
+                f"modality_contributions() needs one scalar for each of {list(self._modalities)}, "
+                f"and has these shapes: {shapes}."
+            )
+        # A new tensor, because the reduction is in place and the sums belong to the module.
+        stacked = torch.stack([local[u].detach().float() for u in self._modalities]).to(
+            trainer.strategy.root_device
+        )
+        total = trainer.strategy.reduce(stacked, reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return dict(zip(self._modalities, total.unbind(), strict=True))
