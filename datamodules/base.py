@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 Split = Literal["train", "validation", "test"]
 
+MANY_IMAGES = 5000
+"""From here on, checking the images takes long enough to say so."""
+
 STAGE_SPLITS: dict[str | None, tuple[Split, ...]] = {
     "fit": ("train", "validation"),
     "validate": ("validation",),
@@ -250,10 +253,15 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         names = {record.image: None for record in records if record.image not in self._paths}
         outside = {name for name in names if not is_inside(name)}
         paths = {name: self.locate(name) for name in names if name not in outside}
+        if len(paths) > MANY_IMAGES:
+            log.info("%s: checking %s images once%s", self.title, f"{len(paths):,}", self._cache_hint())
         bad = self.images.check(paths.values())
         self._unusable |= {name: "image path leads outside the data set" for name in outside}
         self._unusable |= {name: f"image: {bad[path]}" for name, path in paths.items() if path in bad}
         self._paths |= {name: path for name, path in paths.items() if path not in bad}
+
+    def _cache_hint(self) -> str:
+        return "" if self.images.cache else " (with `cache` set to a folder, later runs need not)"
 
     def _dataset(self, split: Split) -> EndlessSequence[RecordT]:
         records = self.records(split)

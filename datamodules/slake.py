@@ -1,0 +1,106 @@
+"""SLAKE (Liu et al., ISBI 2021): questions about radiology images in English and Chinese."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from datamodules.base import Split
+from datamodules.files import read_rows
+from datamodules.problems import Problems
+from datamodules.vqa import VQADataModule, VQARecord, vqa_record
+
+SPLIT_FILES: dict[Split, str] = {"train": "train.json", "validation": "validate.json", "test": "test.json"}
+
+
+class SLAKE(VQADataModule):
+    """SLAKE; its splits share no image, and validation is its own under both protocols.
+
+    In English 4,917 questions in train and 1,053 in validation. A copy without test.json can be trained on;
+    only asking for the test split is an error then.
+
+    Args:
+        root: Folder with `imgs/`, train.json, validate.json and test.json.
+        languages: Values of `q_lang` to keep; None: English alone.
+        protocol: As in `VQADataModule`, like all that follow.
+        validation_fraction: Only used where validate.json is missing.
+        tokenizer: Name or folder.
+        image_size: Pixels.
+        text_length: Tokens.
+        batch_size: Samples a device.
+        num_workers: Processes a device.
+        random_resized_crop: Train on random crops.
+        cache: Folder for decoded images.
+        seed: Of order and augmentation.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    title: ClassVar[str] = "SLAKE"
+    layout: ClassVar[str] = "imgs/, train.json, validate.json and test.json"
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        languages: list[str] | None = None,
+        protocol: Literal["clean", "paper"] = "clean",
+        validation_fraction: float = 0.1,
+        tokenizer: str = "embedded",
+        image_size: int = 64,
+        text_length: int = 32,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        random_resized_crop: bool = True,
+        cache: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            root,
+            protocol=protocol,
+            validation_fraction=validation_fraction,
+            tokenizer=tokenizer,
+            image_size=image_size,
+            text_length=text_length,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            random_resized_crop=random_resized_crop,
+            cache=cache,
+            seed=seed,
+        )
+        self.languages = ["en"] if languages is None else languages
+
+    def read_published(self, problems: Problems) -> dict[Split, list[VQARecord]]:
+        """Reads the split files that are there.
+
+        Raises:
+            FileNotFoundError: None of them is.
+            ValueError: A file holds no question in these languages.
+        """
+        splits: dict[Split, list[VQARecord]] = {}
+        for split, name in SPLIT_FILES.items():
+            if (self.root / name).is_file():
+                splits[split] = self._records(name, problems)
+        if not splits:
+            raise self.nothing_found()
+        return splits
+
+    def _records(self, name: str, problems: Problems) -> list[VQARecord]:
+        rows = read_rows(self.root / name, problems)
+        kept: Sequence[VQARecord | None] = [
+            vqa_record(
+                row,
+                problems,
+                where=name,
+                image=f"imgs/{row.get('img_name')}",
+                sample_id=str(row.get("qid")),
+                type_key="content_type",
+            )
+            for row in rows
+            if row.get("q_lang") in self.languages
+        ]
+        if not kept:
+            found = sorted({str(row.get("q_lang")) for row in rows})
+            raise ValueError(f"languages: {self.root / name} has none of {self.languages}, but {found}")
+        return [record for record in kept if record is not None]
