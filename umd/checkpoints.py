@@ -109,9 +109,7 @@ def hand_over(
         ValueError: no name in common, or a tensor of another shape.
     """
     source: dict[str, Tensor] = read_checkpoint(path)["state_dict"]
-    wanted = {
-        name: value for name, value in module.state_dict().items() if name.startswith(tuple(prefixes))
-    }
+    wanted = {name: value for name, value in module.state_dict().items() if name.startswith(tuple(prefixes))}
     state = {name: source[name] for name in wanted if name in source}
     if not state:
         raise ValueError(

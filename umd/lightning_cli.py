@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from rich.logging import RichHandler
 import datamodules  # noqa: F401 - makes the short class names known to the parser
 import umd.modules  # noqa: F401 - the same
 from callbacks import PredictionWriter, ResultsTable
+from umd.checkpoints import to_plain
 from umd.encoders import tokenizer_for
 from umd.protocols import HasReport
 from umd.runs import claim, differences, recipe, run_folder
@@ -25,6 +27,14 @@ logger = logging.getLogger("umd")
 
 # Set from the model's settings, never by hand.
 _LINKED = ("tokenizer", "image_size")
+
+
+_USELESS_WARNINGS = (
+    r".*LeafSpec.*is deprecated",  # between lightning and torch
+    r"Found \d+ module\(s\) in eval mode at the start of training",  # the teacher, always
+    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",  # none is needed to test
+    r"The number of training batches \(\d+\) is smaller than the logging interval",
+)
 
 
 class UMDCLI(LightningCLI):
@@ -38,7 +48,10 @@ class UMDCLI(LightningCLI):
             "--overwrite", type=bool, default=False, help="let a training replace an earlier one of that name"
         )
         parser.add_argument(
-            "--test_after_fit", type=bool, default=True, help="end a training with a test of its best checkpoint"
+            "--test_after_fit",
+            type=bool,
+            default=True,
+            help="end a training with a test of its best checkpoint",
         )
         parser.link_arguments(
             ("model.init_args.encoder.text", "model.init_args.encoder.text_weights"),
@@ -76,7 +89,7 @@ class UMDCLI(LightningCLI):
     def _say_what_was_restored(self, config: Any) -> None:  # noqa: ANN401
         if not self.restored:
             return
-        now = {part: config[part].as_dict() for part in self.restored if config.get(part) is not None}
+        now = {part: to_plain(config[part].as_dict()) for part in self.restored if config.get(part) is not None}
         kept = ", ".join(f"{part} {settings['class_path']}" for part, settings in self.restored.items())
         logger.info("from the checkpoint: %s, with their settings, tokenizer and answers", kept)
         for line in differences(self.restored, now):
@@ -85,7 +98,9 @@ class UMDCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
         """Add what every run has: both loggers, the result table where the module has one, the CSV of answers."""
         settings = self._get(self.config_init, "trainer")
-        if settings.get("logger") in (None, True):
+        if settings.get("logger") in (None, True) and self.subcommand != "fit":
+            kwargs["logger"] = False
+        elif settings.get("logger") in (None, True):
             folder = str(self.folder)
             kwargs["logger"] = [
                 TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
@@ -102,21 +117,26 @@ class UMDCLI(LightningCLI):
         """Checkpoints are read as data, never as code."""
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
         kwargs["weights_only"] = True
+        if subcommand == "test" and isinstance(self.model, HasReport):
+            kwargs["verbose"] = False  # the module's own table says it all
         return kwargs
 
     def after_fit(self) -> None:
         """Test the best checkpoint, once, where the module has a result table and the data a test split."""
         config = self.config["fit"]
-        if not (config.test_after_fit and isinstance(self.model, HasReport)) or self.trainer.fast_dev_run:
+        model: LightningModule = self.model
+        if not (config.test_after_fit and isinstance(model, HasReport)) or config.trainer.fast_dev_run:
             return
         if self.trainer.interrupted:
             return
-        checkpoint = self.trainer.checkpoint_callback
-        best = checkpoint.best_model_path if isinstance(checkpoint, ModelCheckpoint) else ""
         if not getattr(self.datamodule, "has_test_split", True):
             logger.info("the data has no test split: no test")
             return
-        self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best or None, weights_only=True)
+        checkpoint = self.trainer.checkpoint_callback
+        best = checkpoint.best_model_path if isinstance(checkpoint, ModelCheckpoint) else ""
+        self.trainer.test(
+            self.model, datamodule=self.datamodule, ckpt_path=best or None, verbose=False, weights_only=True
+        )
 
 
 def _value_of(option: str, arguments: list[str]) -> str | None:
@@ -135,6 +155,9 @@ def run(arguments: list[str]) -> None:
     )
     for package in ("umd", "callbacks", "datamodules"):
         logging.getLogger(package).setLevel(logging.INFO)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
+    for message in _USELESS_WARNINGS:
+        warnings.filterwarnings("ignore", message)
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
     UMDCLI(

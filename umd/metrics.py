@@ -120,9 +120,7 @@ class VQAAccuracy(Metric):
         self.add_state("questions", default=[], dist_reduce_fx="cat")
         self._joined = self._no_questions()
 
-    def update(
-        self, index: Tensor, correct: Tensor, closed: Tensor, has_twin: Tensor, answerable: Tensor
-    ) -> None:
+    def update(self, index: Tensor, correct: Tensor, closed: Tensor, has_twin: Tensor, answerable: Tensor) -> None:
         """Add a batch of answers; nothing is exchanged between ranks.
 
         Args:

@@ -106,9 +106,10 @@ def build_adamw(groups: Sequence[ParameterGroup], config: OptimizerConfig) -> Ad
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: OptimizerConfig, steps: int) -> LRScheduler:
     """Warm-up, then decay, over `steps` optimizer steps."""
-    return get_scheduler(
+    schedule: LRScheduler = get_scheduler(
         config.schedule,
         optimizer,
         num_warmup_steps=round(config.warmup_ratio * steps),
         num_training_steps=steps,
     )
+    return schedule

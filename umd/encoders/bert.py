@@ -20,7 +20,7 @@ class BertText(TextEncoder):
     def __init__(self, model: BertModel | RobertaModel) -> None:
         config = model.config
         # RoBERTa numbers positions from the padding id + 1 on.
-        reserved = config.pad_token_id + 1 if isinstance(model, RobertaModel) else 0
+        reserved = (config.pad_token_id or 0) + 1 if isinstance(model, RobertaModel) else 0
         super().__init__(
             width=config.hidden_size,
             vocab_size=config.vocab_size,
@@ -35,9 +35,7 @@ class BertText(TextEncoder):
         return features
 
 
-def _bert(
-    hub_name: str, weights: str | None, *, vocab_size: int, layers: int, dropout: float
-) -> BertText:
+def _bert(hub_name: str, weights: str | None, *, vocab_size: int, layers: int, dropout: float) -> BertText:
     config = BertConfig(
         vocab_size=vocab_size,
         num_hidden_layers=layers,
@@ -53,9 +51,7 @@ def _bert(
 @TEXT.register("bert_base", tokenizer="google-bert/bert-base-uncased")
 def bert_base(weights: str | None = None, layers: int = 12, dropout: float = 0.1) -> BertText:
     """BERT-base, uncased (Devlin et al., 2019); `layers` keeps the first ones only (GGP keeps 6)."""
-    return _bert(
-        "google-bert/bert-base-uncased", weights, vocab_size=30522, layers=layers, dropout=dropout
-    )
+    return _bert("google-bert/bert-base-uncased", weights, vocab_size=30522, layers=layers, dropout=dropout)
 
 
 @TEXT.register("roberta_base", tokenizer="FacebookAI/roberta-base")
@@ -72,9 +68,7 @@ def roberta_base(weights: str | None = None, layers: int = 12, dropout: float = 
     )
     encoder = BertText(RobertaModel(config, add_pooling_layer=False))
     if weights is not None:
-        load_transformers_weights(
-            encoder.model, "FacebookAI/roberta-base" if weights == "default" else weights
-        )
+        load_transformers_weights(encoder.model, "FacebookAI/roberta-base" if weights == "default" else weights)
     return encoder
 
 

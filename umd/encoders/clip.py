@@ -73,11 +73,16 @@ class CLIPVision(VisionEncoder):
 
 
 def _published(
-    name: str, image_size: int, weights: str | None, *, width: int, depth: int, patch_size: int, blocks: int | None
+    name: str,
+    image_size: int,
+    weights: str | None,
+    *,
+    width: int,
+    depth: int,
+    patch_size: int,
+    blocks: int | None,
 ) -> CLIPVision:
-    encoder = CLIPVision(
-        image_size, width=width, depth=blocks or depth, heads=width // 64, patch_size=patch_size
-    )
+    encoder = CLIPVision(image_size, width=width, depth=blocks or depth, heads=width // 64, patch_size=patch_size)
     if weights is not None:
         load_transformers_weights(
             encoder.model,

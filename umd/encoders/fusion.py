@@ -110,9 +110,7 @@ class Fusion(nn.Module):
         self.text_projection = nn.Linear(text_width, width)
         self.image_projection = nn.Linear(image_width, width)
         self.modality_embedding = nn.Embedding(2, width)
-        self.text_layers = nn.ModuleList(
-            CoAttentionLayer(width, heads, dropout, layer_norm_eps) for _ in range(layers)
-        )
+        self.text_layers = nn.ModuleList(CoAttentionLayer(width, heads, dropout, layer_norm_eps) for _ in range(layers))
         self.image_layers = nn.ModuleList(
             CoAttentionLayer(width, heads, dropout, layer_norm_eps) for _ in range(layers)
         )

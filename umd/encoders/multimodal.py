@@ -88,7 +88,7 @@ class Pooled:
 
     @property
     def joint(self) -> Tensor:
-        """z = [z_T ; z_I], (B, 2 D)."""
+        """The concatenation z = [z_T ; z_I], (B, 2 D)."""
         return torch.cat([self.text, self.image], dim=1)
 
 

@@ -31,9 +31,7 @@ class Registry(Generic[Encoder]):
         self.kind = kind
         self._entries: dict[str, _Entry[Encoder]] = {}
 
-    def register(
-        self, name: str, *, tokenizer: str = ""
-    ) -> Callable[[Callable[..., Encoder]], Callable[..., Encoder]]:
+    def register(self, name: str, *, tokenizer: str = "") -> Callable[[Callable[..., Encoder]], Callable[..., Encoder]]:
         """Decorate a builder with its name.
 
         Args:
@@ -71,9 +69,7 @@ class Registry(Generic[Encoder]):
         known = [key for key in inspect.signature(build).parameters if key not in _RESERVED]
         for key in options:
             if key not in known:
-                raise ValueError(
-                    f"{self.kind} '{name}' has no option '{key}'; it has: {', '.join(known) or 'none'}"
-                )
+                raise ValueError(f"{self.kind} '{name}' has no option '{key}'; it has: {', '.join(known) or 'none'}")
         return build(**given, **options)
 
 
@@ -99,9 +95,7 @@ def build_vision(
     return VISION.build(name, options or {}, image_size=image_size, weights=weights)
 
 
-def build_text(
-    name: str, *, weights: str | None = None, options: Mapping[str, Any] | None = None
-) -> TextEncoder:
+def build_text(name: str, *, weights: str | None = None, options: Mapping[str, Any] | None = None) -> TextEncoder:
     """Build a text encoder by name; arguments and errors as in `build_vision`."""
     return TEXT.build(name, options or {}, weights=weights)
 

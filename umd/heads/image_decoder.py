@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig
@@ -31,6 +33,14 @@ def sincos_positions(width: int, grid: int) -> Tensor:
     return torch.cat([torch.zeros(1, width, dtype=torch.float64), patches]).float()
 
 
+def _blocks(width: int, layers: int, heads: int) -> nn.Module:
+    config: Any = CLIPVisionConfig(
+        hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers, num_attention_heads=heads
+    )
+    config._attn_implementation = "sdpa"
+    return CLIPEncoder(config)
+
+
 class ImageDecoder(nn.Module):
     """A small transformer over the full patch grid, mask tokens put back in place.
 
@@ -45,23 +55,13 @@ class ImageDecoder(nn.Module):
 
     positions: Tensor
 
-    def __init__(
-        self, *, input_width: int, width: int, layers: int, heads: int, patch_size: int, grid: int
-    ) -> None:
+    def __init__(self, *, input_width: int, width: int, layers: int, heads: int, patch_size: int, grid: int) -> None:
         super().__init__()
         self.embed = nn.Linear(input_width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         # Not in the checkpoint: another image size just computes them anew.
         self.register_buffer("positions", sincos_positions(width, grid), persistent=False)
-        self.blocks = CLIPEncoder(
-            CLIPVisionConfig(
-                hidden_size=width,
-                intermediate_size=4 * width,
-                num_hidden_layers=layers,
-                num_attention_heads=heads,
-                attn_implementation="sdpa",
-            )
-        )
+        self.blocks = _blocks(width, layers, heads)
         self.norm = nn.LayerNorm(width)
         self.predict = nn.Linear(width, 3 * patch_size**2)
         for module in self.modules():

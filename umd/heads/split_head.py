@@ -34,9 +34,7 @@ class SplitHead(nn.Module):
         return logits
 
     @torch.no_grad()
-    def contributions(
-        self, pooled: Pooled, labels: Tensor, method: Contribution = "last_layer"
-    ) -> dict[str, Tensor]:
+    def contributions(self, pooled: Pooled, labels: Tensor, method: Contribution = "last_layer") -> dict[str, Tensor]:
         """C_u = softmax(H_u(Z_u))[ground truth] of Eq. 10, for each sample.
 
         Args:
@@ -50,7 +48,7 @@ class SplitHead(nn.Module):
             {"language": C_T, "vision": C_I}, each (B,), detached.
         """
         if method == "last_layer":
-            weight_text, weight_image = self.last.weight.split(self.width, dim=1)
+            weight_text, weight_image = self.last.weight[:, : self.width], self.last.weight[:, self.width :]
             half_bias = self.last.bias / 2
             text = nn.functional.linear(pooled.text, weight_text, half_bias)
             image = nn.functional.linear(pooled.image, weight_image, half_bias)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from collections.abc import Callable
+
+from torch import Tensor
 
 
-def feature_loss(projection: nn.Module, student: Tensor, teacher: Tensor, valid: Tensor | None) -> Tensor:
+def feature_loss(
+    projection: Callable[[Tensor], Tensor], student: Tensor, teacher: Tensor, valid: Tensor | None
+) -> Tensor:
     """Mean squared error between h(student) and h(teacher), the same h on both sides, the target detached.
 
     Args:

@@ -152,4 +152,3 @@ class StageModule(LightningModule):
 
 def _class_path(instance: object) -> str:
     return f"{type(instance).__module__}.{type(instance).__qualname__}"
-

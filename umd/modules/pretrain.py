@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor
-from umd.losses.matching import matching_loss
 
 from umd.batch import ImageTextBatch
 from umd.encoders import EncoderConfig
+from umd.losses.matching import matching_loss
 from umd.masking import swap_images
 from umd.modules.reconstruction import ReconstructionConfig, ReconstructionModule, Terms
 from umd.optim import OptimizerConfig, ParameterGroup
@@ -36,9 +36,7 @@ class MRPretrain(ReconstructionModule):
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         """Encoders at lr; fusion, decoders and the matching head at their multiples."""
-        head = ParameterGroup(
-            "matching", list(self.matching_head.parameters()), self.optimizer_config.head_multiplier
-        )
+        head = ParameterGroup("matching", list(self.matching_head.parameters()), self.optimizer_config.head_multiplier)
         return [*self.encoder_groups(), self.decoder_group, head]
 
     def terms(self, batch: ImageTextBatch, *place: int) -> Terms:

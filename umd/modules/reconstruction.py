@@ -182,7 +182,8 @@ class ReconstructionModule(StageModule):
         """Eq. 5: teacher <- lambda teacher + (1 - lambda) student, once per optimizer step; buffers are copied."""
         if not self.rebuilds_features:
             return
-        teacher, student = list(self.teacher.parameters()), list(self.encoder.parameters())
+        teacher: list[Tensor] = list(self.teacher.parameters())
+        student: list[Tensor] = list(self.encoder.parameters())
         torch._foreach_lerp_(teacher, student, 1 - self.reconstruction.teacher_decay)
         for kept, current in zip(self.teacher.buffers(), self.encoder.buffers(), strict=True):
             kept.copy_(current)
@@ -190,9 +191,7 @@ class ReconstructionModule(StageModule):
     def mask(self, batch: ImageTextBatch, *place: int) -> tuple[PatchMask, Tensor, Tensor]:
         """Masks of a batch at a place in training: patch mask, changed ids (B, L), labels (B, L)."""
         generator = self.generator(self.reconstruction.mask_seed, *place)
-        patches = mask_patches(
-            len(batch), self.encoder.vision.patches, self.reconstruction.image_mask_ratio, generator
-        )
+        patches = mask_patches(len(batch), self.encoder.vision.patches, self.reconstruction.image_mask_ratio, generator)
         tokens = mask_tokens(
             batch.input_ids,
             batch.special_tokens_mask,
@@ -210,7 +209,10 @@ class ReconstructionModule(StageModule):
         student: Features = self.encoder(pixels, input_ids, batch.attention_mask, patch_mask)
         patches = patchify(pixels, self.encoder.vision.patch_size)
         mim = masked_image_loss(
-            self.image_decoder(student.image, patch_mask), patches, patch_mask.masked, self.reconstruction.normalize_patches
+            self.image_decoder(student.image, patch_mask),
+            patches,
+            patch_mask.masked,
+            self.reconstruction.normalize_patches,
         )
         mlm = masked_language_loss(self.text_decoder, student.text, labels)
         if not self.rebuilds_features:
@@ -224,9 +226,7 @@ class ReconstructionModule(StageModule):
             mim,
             mlm,
             feature_mim=feature_loss(self.image_feature_projection, student.image, seen, None),
-            feature_mlm=feature_loss(
-                self.text_feature_projection, student.text, teacher.text, batch.attention_mask
-            ),
+            feature_mlm=feature_loss(self.text_feature_projection, student.text, teacher.text, batch.attention_mask),
         )
 
     def terms(self, batch: ImageTextBatch, *place: int) -> Terms:
@@ -267,8 +267,5 @@ class ReconstructionModule(StageModule):
             predicted = predicted * deviation + mean
         hidden = patch_mask.masked[:, :, None]
         shown = (patches, patches.masked_fill(hidden, 0.0), torch.where(hidden, predicted, patches))
-        original, masked, rebuilt = (
-            vision.denormalize(unpatchify(part, vision.patch_size)) for part in shown
-        )
+        original, masked, rebuilt = (vision.denormalize(unpatchify(part, vision.patch_size)) for part in shown)
         return original, masked, rebuilt
-

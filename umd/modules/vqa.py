@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -190,7 +189,7 @@ class VQAClassifier(StageModule):
         ]
         return {"title": title, "notes": notes, "columns": columns, "rows": self._test_rows}
 
-    def predict_step(self, batch: VQABatch, batch_idx: int) -> STEP_OUTPUT | list[dict[str, Any]]:  # type: ignore[override]
+    def predict_step(self, batch: VQABatch, batch_idx: int) -> list[dict[str, Any]]:
         """One row a question: what was asked, what is answered, how sure, and what is true."""
         confidence, number = self(batch).float().sigmoid().max(1)
         return [
