@@ -1,0 +1,136 @@
+"""The answers of `umd predict` as one CSV in the order of the split, each question once."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info
+
+
+def in_split_order(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows sorted by `index`; of rows with one index the first."""
+    first: dict[int, Mapping[str, Any]] = {}
+    for row in rows:
+        first.setdefault(int(row["index"]), row)
+    return [first[index] for index in sorted(first)]
+
+
+class PredictionWriter(Callback):
+    """Writes what `predict_step` returns to `<run folder>/<name>.csv`.
+
+    `predict_step` returns a list with one dictionary a sample: plain values, the same keys everywhere, among
+    them `index`, the sample's place in the split. The file has `index` first and the other keys in the
+    module's order, one row a sample in the split's order, whatever the number of ranks and however often a
+    distributed sampler repeats one. It is UTF-8, every text is quoted, and values are written unchanged, so
+    read it with `pandas.read_csv(path, keep_default_na=False)`: an answer may well be "n/a".
+
+    On several ranks each writes its part into the run folder (which they must share), and rank 0 joins them.
+    In a `fast_dev_run` nothing is written.
+
+    Args:
+        name: name of the file without its ending.
+
+    Attributes:
+        path: the file that the last prediction wrote (set on rank 0).
+
+    Raises:
+        ValueError: `name` is empty or not a bare file name.
+    """
+
+    def __init__(self, name: str = "predictions") -> None:
+        super().__init__()
+        if not name or Path(name).name != name:
+            raise ValueError(f"name: must be a file name without a folder, got {name!r}")
+        self.name = name
+        self.path: Path | None = None
+        self._rows: list[dict[str, Any]] = []
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget an earlier prediction.
+
+        Raises:
+            ValueError: there is more than one predict dataloader, whose indices would collide.
+        """
+        if len(trainer.num_predict_batches) > 1:
+            raise ValueError(f"PredictionWriter: writes one split, got {len(trainer.num_predict_batches)} dataloaders")
+        self._rows = []
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep a batch's rows.
+
+        Raises:
+            TypeError: `predict_step` did not return a list of dictionaries.
+            ValueError: a row lacks `index`, or has other keys than the first row.
+        """
+        source = f"{type(pl_module).__name__}.predict_step"
+        if not isinstance(outputs, list) or not all(isinstance(row, dict) for row in outputs):
+            raise TypeError(f"{source}: must return a list of dictionaries, got {type(outputs).__name__}")
+        for row in outputs:
+            if "index" not in row:
+                raise ValueError(f"{source}: a row lacks the key 'index', it has {sorted(row)}")
+            if self._rows and row.keys() != self._rows[0].keys():
+                raise ValueError(
+                    f"{source}: a row has the keys {sorted(row)}, the first one had {sorted(self._rows[0])}"
+                )
+            self._rows.append(row)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Join the ranks' rows and write the file.
+
+        Raises:
+            FileNotFoundError: another rank's part is not in the run folder.
+        """
+        rows, self._rows = self._rows, []
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = [folder / f".{self.name}.rank{rank}.part" for rank in range(trainer.world_size)]
+        if trainer.world_size > 1:
+            parts[trainer.global_rank].write_text(json.dumps(rows), encoding="utf-8")
+            trainer.strategy.barrier("PredictionWriter: parts are written")
+        if not trainer.is_global_zero:
+            return
+        if trainer.world_size > 1:
+            rows = [row for part in parts for row in _read_part(part)]
+        self.path = folder / f"{self.name}.csv"
+        _write_csv(self.path, in_split_order(rows))
+        if trainer.world_size > 1:
+            for part in parts:
+                part.unlink()
+        rank_zero_info("Predictions written to %s", self.path)
+
+
+def _read_part(part: Path) -> list[dict[str, Any]]:
+    if not part.exists():
+        raise FileNotFoundError(
+            f"PredictionWriter: {part} is missing: the ranks must share the run folder (default_root_dir)"
+        )
+    rows: list[dict[str, Any]] = json.loads(part.read_text(encoding="utf-8"))
+    return rows
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    columns = ["index", *(key for key in (rows[0] if rows else ()) if key != "index")]
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        # Quoting every text: before Python 3.13 a lone carriage return would go unquoted, and split its row.
+        writer = csv.DictWriter(file, columns, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, path)

@@ -1,0 +1,123 @@
+"""What masked pre-training rebuilds, as pictures in TensorBoard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from umd.protocols import HasReconstructions
+
+
+def reconstruction_grid(image: Tensor, masked: Tensor, reconstruction: Tensor) -> Tensor:
+    """One row a sample: the input, the masked input, the reconstruction.
+
+    Args:
+        image: (B, 3, H, W) float in 0..1.
+        masked: (B, 3, H, W) float in 0..1.
+        reconstruction: (B, 3, H, W) float; clamped to 0..1.
+
+    Returns:
+        (3, B (H + 2) + 2, 3 (W + 2) + 2) float in 0..1 on the CPU: 2 black pixels between the images.
+    """
+    triples = torch.stack((image, masked, reconstruction), dim=1).flatten(0, 1)
+    grid: Tensor = make_grid(triples.detach().float().clamp(0, 1).cpu(), nrow=3, padding=2)
+    return grid
+
+
+class ReconstructionImages(Callback):
+    """Shows some reconstructions of the first validation batch in every TensorBoard logger of the trainer.
+
+    Only while fitting, never in the sanity check, and only on rank 0, so the module's `reconstruct` must not
+    exchange with other ranks. Training does not notice: no gradients are kept, and the state of PyTorch's
+    random generators (CPU and CUDA) is put back, since `reconstruct` draws a mask on one rank alone.
+
+    Args:
+        every_n_epochs: show them in the epochs 0, n, 2n and so on, once an epoch.
+        images: number of samples to show; fewer if the batch is smaller.
+
+    Raises:
+        ValueError: an argument is below 1.
+    """
+
+    def __init__(self, every_n_epochs: int = 1, images: int = 4) -> None:
+        super().__init__()
+        if every_n_epochs < 1:
+            raise ValueError(f"every_n_epochs: must be at least 1, got {every_n_epochs}")
+        if images < 1:
+            raise ValueError(f"images: must be at least 1, got {images}")
+        self.every_n_epochs = every_n_epochs
+        self.images = images
+        self._last_epoch = -1
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a module that cannot reconstruct.
+
+        Raises:
+            TypeError: the module does not meet `umd.protocols.HasReconstructions`.
+        """
+        _reconstructing(pl_module)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn where there is no logger to show images in."""
+        self._last_epoch = -1
+        # A fast_dev_run takes every logger away: nothing that the user could mend.
+        if not _boards(trainer) and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            rank_zero_warn("ReconstructionImages: trainer.logger has no TensorBoardLogger, no images are shown")
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Log the images of the first batch of an epoch that is due."""
+        if batch_idx or dataloader_idx or not self._is_due(trainer):
+            return
+        boards = _boards(trainer)
+        if not boards:
+            return
+        self._last_epoch = trainer.current_epoch
+        forked = [pl_module.device] if pl_module.device.type == "cuda" else []
+        with (
+            torch.random.fork_rng(forked, device_type="cuda"),
+            torch.no_grad(),
+            trainer.precision_plugin.forward_context(),
+        ):
+            image, masked, reconstruction = _reconstructing(pl_module).reconstruct(batch)
+        shown = slice(self.images)
+        grid = reconstruction_grid(image[shown], masked[shown], reconstruction[shown])
+        for board in boards:
+            board.experiment.add_image("reconstruction", grid, global_step=trainer.global_step)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        return (
+            trainer.is_global_zero
+            and trainer.state.fn == TrainerFn.FITTING
+            and not trainer.sanity_checking
+            and trainer.current_epoch != self._last_epoch
+            and trainer.current_epoch % self.every_n_epochs == 0
+        )
+
+
+def _boards(trainer: Trainer) -> list[TensorBoardLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def _reconstructing(module: LightningModule) -> HasReconstructions:
+    if not isinstance(module, HasReconstructions):
+        raise TypeError(
+            f"ReconstructionImages: {type(module).__name__} has no method reconstruct(batch) "
+            "(umd.protocols.HasReconstructions). Take ReconstructionImages out of trainer.callbacks."
+        )
+    return module

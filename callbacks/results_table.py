@@ -1,0 +1,183 @@
+"""The table at the end of a test: on the terminal for the eye, in the run folder as JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from umd.protocols import HasReport
+
+_KEYS: Final = ("title", "notes", "columns", "rows")
+
+
+def table_cells(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """The table as a reader wants it.
+
+    Two columns `x_low` and `x_high` become one, `x`, with "[low, high]"; underscores become blanks; what is
+    None reads "-". Numbers have one decimal, and two in a column that stays within -1..1.
+
+    Args:
+        columns: names of the columns.
+        rows: the rows, each a value for every column.
+
+    Returns:
+        The header of each column, and for each row the text of each cell.
+    """
+    headers: list[str] = []
+    texts: list[list[str]] = []
+    for name in columns:
+        stem = name.removesuffix("_low").removesuffix("_high")
+        if stem != name and f"{stem}_low" in columns and f"{stem}_high" in columns:
+            if name.endswith("_low"):
+                headers.append(stem.replace("_", " "))
+                texts.append(_interval_texts([(row[name], row[f"{stem}_high"]) for row in rows]))
+        else:
+            headers.append(name.replace("_", " "))
+            texts.append(_texts([row[name] for row in rows]))
+    return headers, [list(row) for row in zip(*texts, strict=True)]
+
+
+def results_view(report: Mapping[str, Any], width: int) -> RenderableType:
+    """The report for a terminal of `width` characters: a table, or where that is too wide, a list per row."""
+    headers, cells = table_cells(report["columns"], report["rows"])
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, header in enumerate(headers):
+        table.add_column(Text(header), justify="right" if place else "left")
+    for row in cells:
+        table.add_row(*map(Text, row))
+    body: list[RenderableType] = [table]
+    # What rich does to a table without room is to cut the numbers off; a list of "name value" stays readable.
+    console = Console(width=width)
+    if Measurement.get(console, console.options.update(max_width=10_000), table).maximum > width:
+        body = []
+        for row in cells:
+            grid = Table.grid(padding=(0, 2))
+            for header, text in zip(headers, row, strict=True):
+                grid.add_row(Text(header), Text(text))
+            body += [grid, Text("")]
+    notes = [Text(str(note), style="dim") for note in report["notes"]]
+    return Group(Text(str(report["title"]), style="bold"), *body, *notes)
+
+
+class ResultsTable(Callback):
+    """Shows a module's test report, and writes it as `<name>.json` and `<name>.csv` into the run folder.
+
+    The run folder is the trainer's `default_root_dir`. The JSON holds title, notes, columns and rows, the CSV
+    the rows alone, both with all digits; numbers that are not finite are written as undefined (null, empty).
+    Each file is replaced in one move. In a `fast_dev_run` the table is shown and nothing is written.
+
+    Args:
+        name: name of the two files without its ending.
+
+    Attributes:
+        paths: the files that the last test wrote: the JSON and the CSV.
+
+    Raises:
+        ValueError: `name` is empty or not a bare file name.
+    """
+
+    def __init__(self, name: str = "results") -> None:
+        super().__init__()
+        if not name or Path(name).name != name:
+            raise ValueError(f"name: must be a file name without a folder, got {name!r}")
+        self.name = name
+        self.paths: tuple[Path, ...] = ()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a module that keeps no report.
+
+        Raises:
+            TypeError: the module does not meet `umd.protocols.HasReport`.
+        """
+        _reporting(pl_module)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the report and show it.
+
+        Raises:
+            ValueError: the report lacks a part, or a row has other keys than the columns.
+        """
+        # Asked for on every rank, so that a module may exchange between ranks in its report.
+        report = _checked(_reporting(pl_module).test_report(), pl_module)
+        if not trainer.is_global_zero:
+            return
+        fast_dev_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+        if not fast_dev_run:
+            folder = Path(trainer.default_root_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.paths = (folder / f"{self.name}.json", folder / f"{self.name}.csv")
+            _replace(self.paths[0], json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+            _replace(self.paths[1], _as_csv(report["columns"], report["rows"]))
+        console = Console()
+        console.print(results_view(report, console.width))
+        if not fast_dev_run:
+            rank_zero_info("Results written to %s and %s", *self.paths)
+
+
+def _reporting(module: LightningModule) -> HasReport:
+    if not isinstance(module, HasReport):
+        raise TypeError(
+            f"ResultsTable: {type(module).__name__} has no method test_report() (umd.protocols.HasReport). "
+            "Add one to the module, or take ResultsTable out of trainer.callbacks."
+        )
+    return module
+
+
+def _checked(report: Mapping[str, Any], module: LightningModule) -> dict[str, Any]:
+    """The report with undefined numbers as None, once its parts are known to be there."""
+    source = f"{type(module).__name__}.test_report()"
+    if missing := [key for key in _KEYS if key not in report]:
+        raise ValueError(f"{source}: lacks {', '.join(missing)}; it must have {', '.join(_KEYS)}")
+    columns = list(report["columns"])
+    for place, row in enumerate(report["rows"]):
+        if set(row) != set(columns):
+            raise ValueError(f"{source}: row {place} has the keys {sorted(row)}, the columns are {columns}")
+    rows = [{column: _finite(row[column]) for column in columns} for row in report["rows"]]
+    return {"title": report["title"], "notes": list(report["notes"]), "columns": columns, "rows": rows}
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _texts(values: Sequence[Any]) -> list[str]:
+    small = all(abs(value) <= 1 for value in values if isinstance(value, float))
+    number = "{:.2f}" if small else "{:.1f}"
+    return [
+        "-" if value is None else number.format(value) if isinstance(value, float) else str(value) for value in values
+    ]
+
+
+def _interval_texts(ends: Sequence[tuple[Any, Any]]) -> list[str]:
+    texts = _texts([end for pair in ends for end in pair])
+    pairs = zip(texts[::2], texts[1::2], strict=True)
+    return ["-" if "-" in pair else f"[{pair[0]}, {pair[1]}]" for pair in pairs]
+
+
+def _as_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text, encoding="utf-8", newline="")
+    os.replace(temporary, path)

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pandas as pd
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch.utils.data import DataLoader
+
+from callbacks.prediction_writer import PredictionWriter, in_split_order
+
+ANSWERS = [
+    'the "left", lower lobe',
+    "first line\nsecond line",
+    "carriage\rreturn",
+    "return\r\nand line",
+    "Größe µm 肺 🫁",
+    "",
+    "n/a",
+    "=1+1",
+    " blanks ",
+    "tab\tand 'quotes'",
+]
+
+
+class Answering(LightningModule):
+    def predict_step(self, batch: torch.Tensor, batch_idx: int, dataloader_idx: int = 0) -> Any:  # noqa: ANN401
+        return [
+            {"question_id": f"q{i}", "index": i, "answer": ANSWERS[i % len(ANSWERS)], "confidence": i / 7}
+            for i in batch.tolist()
+        ]
+
+
+class Returning(LightningModule):
+    def __init__(self, outputs: Any) -> None:  # noqa: ANN401
+        super().__init__()
+        self.outputs = outputs
+
+    def predict_step(self, batch: torch.Tensor, batch_idx: int) -> Any:  # noqa: ANN401
+        return self.outputs
+
+
+def predict(
+    module: LightningModule,
+    callback: PredictionWriter,
+    folder: Path,
+    indices: list[int],
+    loaders: int = 1,
+    **arguments: Any,  # noqa: ANN401
+) -> None:
+    data = [DataLoader(cast(Any, torch.tensor(indices)), batch_size=4) for _ in range(loaders)]
+    Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[callback],
+        **arguments,
+    ).predict(module, dataloaders=data if loaders > 1 else data[0], return_predictions=False)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_kind_of_text_comes_back_unchanged(tmp_path: Path) -> None:
+    callback = PredictionWriter()
+    predict(Answering(), callback, tmp_path / "run", list(range(len(ANSWERS))))
+    path = tmp_path / "run/predictions.csv"
+    assert callback.path == path
+    rows = read(path)
+    assert list(rows[0]) == ["index", "question_id", "answer", "confidence"]
+    assert [row["answer"] for row in rows] == ANSWERS
+    assert [float(row["confidence"]) for row in rows] == [i / 7 for i in range(len(ANSWERS))]
+    frame = pd.read_csv(path, keep_default_na=False)
+    assert frame["answer"].tolist() == ANSWERS
+    assert frame["index"].tolist() == list(range(len(ANSWERS)))
+    assert [found.name for found in path.parent.iterdir()] == ["predictions.csv"]
+
+
+def test_rows_stand_in_the_order_of_the_split_and_once(tmp_path: Path) -> None:
+    predict(Answering(), PredictionWriter(name="answers"), tmp_path, [8, 3, 0, 11, 3, 2, 10, 0])
+    assert [row["index"] for row in read(tmp_path / "answers.csv")] == ["0", "2", "3", "8", "10", "11"]
+
+
+def test_of_a_repeated_index_the_first_row_holds() -> None:
+    rows = [{"index": 1, "answer": "a"}, {"index": 0, "answer": "b"}, {"index": 1, "answer": "c"}]
+    assert in_split_order(rows) == [{"index": 0, "answer": "b"}, {"index": 1, "answer": "a"}]
+
+
+def test_a_second_prediction_replaces_the_first(tmp_path: Path) -> None:
+    callback = PredictionWriter()
+    predict(Answering(), callback, tmp_path, [0, 1, 2])
+    predict(Answering(), callback, tmp_path, [5])
+    assert [row["index"] for row in read(tmp_path / "predictions.csv")] == ["5"]
+
+
+def ranks(folder: Path, world_size: int) -> list[Trainer]:
+    """As much of a trainer on each rank as the callback looks at."""
+    return [
+        cast(
+            Trainer,
+            SimpleNamespace(
+                default_root_dir=str(folder),
+                fast_dev_run=0,
+                world_size=world_size,
+                global_rank=rank,
+                is_global_zero=rank == 0,
+                num_predict_batches=[1],
+                strategy=SimpleNamespace(barrier=lambda name: None),
+            ),
+        )
+        for rank in range(world_size)
+    ]
+
+
+def test_ranks_are_joined_into_what_one_rank_writes(tmp_path: Path) -> None:
+    predict(Answering(), PredictionWriter(), tmp_path / "one", list(range(9)))
+    module = Answering()
+    # Rank 0 goes last, as behind a barrier; the sampler repeated 0 to even the ranks out.
+    for trainer, indices in reversed(
+        list(zip(ranks(tmp_path / "two", 2), ([0, 2, 4, 6, 8], [1, 3, 5, 7, 0]), strict=True))
+    ):
+        callback = PredictionWriter()
+        callback.on_predict_start(trainer, module)
+        callback.on_predict_batch_end(trainer, module, module.predict_step(torch.tensor(indices), 0), None, 0)
+        callback.on_predict_end(trainer, module)
+    assert (tmp_path / "two/predictions.csv").read_bytes() == (tmp_path / "one/predictions.csv").read_bytes()
+    assert [found.name for found in (tmp_path / "two").iterdir()] == ["predictions.csv"]
+
+
+def test_a_part_that_is_not_in_the_run_folder_is_named(tmp_path: Path) -> None:
+    callback = PredictionWriter()
+    with pytest.raises(FileNotFoundError, match=r"rank1.*share the run folder"):
+        callback.on_predict_end(ranks(tmp_path, 2)[0], Answering())
+    assert not (tmp_path / "predictions.csv").exists()
+
+
+def test_a_fast_dev_run_writes_nothing(tmp_path: Path) -> None:
+    predict(Answering(), PredictionWriter(), tmp_path, [0, 1], fast_dev_run=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("outputs", "error", "message"),
+    [
+        (torch.zeros(3), TypeError, "list of dictionaries, got Tensor"),
+        ([{"answer": "a"}], ValueError, "lacks the key 'index'"),
+        ([{"index": 0, "answer": "a"}, {"index": 1}], ValueError, "the first one had"),
+    ],
+)
+def test_other_outputs_are_refused(tmp_path: Path, outputs: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        predict(Returning(outputs), PredictionWriter(), tmp_path, [0])
+
+
+def test_two_dataloaders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="got 2 dataloaders"):
+        predict(Answering(), PredictionWriter(), tmp_path, [0], loaders=2)
