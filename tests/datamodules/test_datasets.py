@@ -1,0 +1,109 @@
+"""SLAKE and the caption data sets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from datamodules import SLAKE, RadiologyCaptions
+from datamodules.captions import CaptionRecord, read_medicat, read_roco, split_medicat
+from datamodules.problems import Problems
+
+
+def test_slake_trains_without_its_test_split(shared_data: Path) -> None:
+    data = SLAKE(str(shared_data / "slake"), protocol="paper")
+    data.setup("fit")
+    assert (len(data.records("train")), len(data.records("validation"))) == (4917, 1053)
+    assert sum(record.closed for record in data.records("train")) == 1943
+    assert {record.answer for record in data.records("validation")} <= set(data.answers)
+    clean = SLAKE(str(shared_data / "slake"))
+    assert set(clean.answers) == {record.answer for record in clean.records("train")}
+    with pytest.raises(FileNotFoundError, match=r"no test split .* test\.json"):
+        data.setup("test")
+    with pytest.raises(ValueError, match=r"none of \['zh'\], but \['en'\]"):
+        SLAKE(str(shared_data / "slake"), languages=["zh"]).setup("fit")
+
+
+def test_roco_captions(shared_data: Path) -> None:
+    problems = Problems("ROCO")
+    path = shared_data / "text_only" / "roco" / "test" / "radiology" / "captions.txt"
+    captions = read_roco(path, problems)
+    assert len(captions) == 8179 and not problems.counts
+    assert captions[0] == ("ROCO_00001", "Axial MRI (coronal view).")
+
+
+def test_medicat_sample(shared_data: Path) -> None:
+    problems = Problems("MedICaT")
+    path = shared_data / "medicat_sample" / "sample.jsonl"
+    records = read_medicat(path, problems)
+    assert (len(records), len(read_medicat(path, problems, radiology_only=True))) == (10, 6)
+    assert sum(len(record.other_texts) for record in records) == 10
+    with pytest.warns(UserWarning, match="split smaller than the usual 1000 .* 1 each of 10 figures"):
+        data = RadiologyCaptions(medicat_root=str(path.parent), batch_size=8)
+        data.setup()
+    assert data.description == {
+        "data": "ROCO + MedICaT (medicat alone)",
+        "train": "8",
+        "validation": "1",
+        "test": "1",
+    }
+    texts = {text for epoch in range(4) for text in epoch_texts(data, epoch)}
+    captions = {record.text for record in data.records("train")}
+    assert texts - captions and texts & captions
+    (batch,) = list(data.test_dataloader())
+    assert batch.texts == (data.records("test")[0].text,)
+
+
+def epoch_texts(data: RadiologyCaptions, epoch: int) -> tuple[str, ...]:
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+    return tuple(text for batch in loader for text in batch.texts)
+
+
+def test_medicat_split_sizes() -> None:
+    figures = [CaptionRecord(str(number), "", "") for number in range(10_000)]
+    splits = split_medicat(figures)
+    assert {name: len(rows) for name, rows in splits.items()} == {
+        "train": 8000,
+        "validation": 1000,
+        "test": 1000,
+    }
+    assert {row for rows in splits.values() for row in rows} == set(figures)
+
+
+def test_broken_lines_and_missing_images_are_one_warning(tmp_path: Path) -> None:
+    roco, medicat = tmp_path / "roco" / "train" / "radiology", tmp_path / "medicat"
+    (roco / "images").mkdir(parents=True)
+    (medicat / "figures").mkdir(parents=True)
+    Image.new("L", (9, 9)).save(roco / "images" / "ROCO_1.png")
+    Image.new("L", (9, 9)).save(medicat / "figures" / "hash_1.png")
+    (roco / "captions.txt").write_bytes(b"ROCO_1\tA scan.\nno tab\n\nROCO_2\tNo image.\nROCO_3\t\xff\n")
+    figure = {"pdf_hash": "hash", "fig_uri": "1.png", "s2_caption": "A figure.", "radiology": True}
+    lines = [json.dumps(figure), '{"pdf_hash": ', json.dumps({**figure, "s2_caption": None})]
+    (medicat / "all.jsonl").write_text("\n".join(lines))
+    data = RadiologyCaptions(str(tmp_path))
+    with pytest.warns(UserWarning) as caught:
+        data.setup("fit")
+    (message,) = [str(warning.message) for warning in caught]
+    for part in (
+        "1 x line without a tab, left out: captions.txt:2",
+        "1 x line that is not UTF-8, left out: captions.txt:5",
+        "1 x line that is no JSON, left out: all.jsonl:2",
+        "1 x figure without s2_caption, left out: all.jsonl:3",
+        "1 x train row left out: image: no such file: roco/ROCO_2",
+    ):
+        assert part in message
+    assert [record.sample_id for record in data.records("train")] == ["roco/ROCO_1", "medicat/hash_1.png"]
+    assert data.description["train"] == "2 of 3 (images unusable)"
+
+
+def test_captions_need_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="give root, roco_root or medicat_root"):
+        RadiologyCaptions()
+    with pytest.raises(FileNotFoundError, match=r"looked in .* for roco/"):
+        RadiologyCaptions(str(tmp_path)).setup("fit")
+    with pytest.raises(FileNotFoundError, match=r"medicat_root: there is no folder .*elsewhere"):
+        RadiologyCaptions(str(tmp_path), medicat_root="elsewhere").setup("fit")
