@@ -167,15 +167,11 @@ class ModalityCoordination(Callback):
             )
         embeddings = [m for m in pl_module.modules() if isinstance(m, Embedding)]
         if any(m.sparse and m.weight in one | two for m in embeddings):
-            raise MisconfigurationException(
-                "ModalityCoordination cannot read sparse gradients: use sparse=False."
-            )
+            raise MisconfigurationException("ModalityCoordination cannot read sparse gradients: use sparse=False.")
         self._embeddings = {m.weight for m in embeddings}
 
     @torch.no_grad()
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Rewrites the gradients of both modalities, once per optimizer step."""
         assert isinstance(pl_module, HasModalities)  # by on_fit_start
         contributions = self._global_contributions(trainer, pl_module)
@@ -221,9 +217,7 @@ class ModalityCoordination(Callback):
                 f"and has these shapes: {shapes}."
             )
         # A new tensor, because the reduction is in place and the sums belong to the module.
-        stacked = torch.stack([local[u].detach().float() for u in self._modalities]).to(
-            trainer.strategy.root_device
-        )
+        stacked = torch.stack([local[u].detach().float() for u in self._modalities]).to(trainer.strategy.root_device)
         total = trainer.strategy.reduce(stacked, reduce_op="sum")
         assert isinstance(total, Tensor)
         return dict(zip(self._modalities, total.unbind(), strict=True))

@@ -70,9 +70,7 @@ class Peek(Callback):
         self.raw: list[Gradients] = []
         self.logged: list[dict[str, float]] = []
 
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         self.raw.append(gradients(pl_module))
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
@@ -124,9 +122,7 @@ def pair(one: float, two: float) -> dict[str, Tensor]:
         (0.0, 0.7, (0.0, math.inf), (1.0, 0.0)),
     ],
 )
-def test_ratios_and_coefficients(
-    one: float, two: float, rho: tuple[float, float], k: tuple[float, float]
-) -> None:
+def test_ratios_and_coefficients(one: float, two: float, rho: tuple[float, float], k: tuple[float, float]) -> None:
     got = ratios(pair(one, two)), coefficients(pair(one, two), BETA)
     assert [list(values) for values in got] == [["one", "two"]] * 2
     torch.testing.assert_close(torch.stack(list(got[0].values())), torch.tensor(rho))
@@ -155,9 +151,7 @@ def test_without_noise_only_scaled() -> None:
     generator = torch.Generator().manual_seed(0)
     state = generator.get_state()
     assert torch.equal(modulate(gradient, 0.5, generator, noise=False), gradient / 2)
-    assert torch.equal(
-        modulate(gradient[:1, 0], 0.5, generator), gradient[:1, 0] / 2
-    )  # one element: no spread
+    assert torch.equal(modulate(gradient[:1, 0], 0.5, generator), gradient[:1, 0] / 2)  # one element: no spread
     assert torch.equal(generator.get_state(), state)
 
 
@@ -178,8 +172,7 @@ def expected_k(module: TwoTowers, rows: slice) -> dict[str, float]:
                 sums[u] += exps[int(sample[2])] / sum(exps)
     rho = [sums[0] / sums[1], sums[1] / sums[0]]
     return {
-        name: 1 - math.tanh(BETA * rho[u]) if rho[u] > rho[1 - u] else 1.0
-        for u, name in enumerate(("sound", "smell"))
+        name: 1 - math.tanh(BETA * rho[u]) if rho[u] > rho[1 - u] else 1.0 for u, name in enumerate(("sound", "smell"))
     }
 
 
@@ -284,9 +277,7 @@ class OwnSums(Callback):
     def __init__(self) -> None:
         self.sums: list[dict[str, float]] = []
 
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         assert isinstance(pl_module, TwoTowers)
         self.sums.append({name: float(value) for name, value in pl_module.sums.items()})
 
@@ -353,9 +344,7 @@ class PerSample(TwoTowers):
         (PerSample, ["one scalar", "(8,)"]),
     ],
 )
-def test_modules_that_cannot_be_coordinated_are_told_why(
-    module: type[LightningModule], said: list[str]
-) -> None:
+def test_modules_that_cannot_be_coordinated_are_told_why(module: type[LightningModule], said: list[str]) -> None:
     with pytest.raises(MisconfigurationException) as caught:
         fit(module(), ModalityCoordination())
     assert all(word in str(caught.value) for word in said)
