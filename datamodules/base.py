@@ -80,9 +80,7 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
     ) -> None:
         super().__init__()
         least = {"image_size": 1, "text_length": 3, "batch_size": 1, "num_workers": 0, "seed": 0}
-        for argument, value in zip(
-            least, (image_size, text_length, batch_size, num_workers, seed), strict=True
-        ):
+        for argument, value in zip(least, (image_size, text_length, batch_size, num_workers, seed), strict=True):
             if value < least[argument]:
                 raise ValueError(f"{argument} must be at least {least[argument]}, not {value}")
         self.save_hyperparameters()
@@ -135,6 +133,11 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         """Whether the data set (under the protocol in use) has this split."""
         return split in self._read()
 
+    @property
+    def has_test_split(self) -> bool:
+        """Whether there is a test split to test on."""
+        return self.has_split("test")
+
     def records(self, split: Split) -> list[RecordT]:
         """The usable rows of a split; checks its images when first asked.
 
@@ -158,10 +161,9 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
                     f"{split} row left out: {self._unusable[record.image]}",
                     f"{record.sample_id} ({record.image})",
                 )
-        message = str(self._problems)
-        self._problems.warn()
         if not usable:
-            raise ValueError(f"{message}: the {split} split has no usable row (root {self.root})")
+            raise ValueError(f"the {split} split has no usable row (root {self.root}). {self._problems}")
+        self._problems.warn()
         self._usable[split] = usable
         return usable
 

@@ -202,9 +202,7 @@ class RadiologyCaptions(ImageTextDataModule[CaptionRecord]):
                 if self._given[name] is not None:
                     raise FileNotFoundError(f"{name}_root: there is no folder {folder}")
                 continue
-            found = (
-                self._read_roco(folder, problems) if name == "roco" else self._read_medicat(folder, problems)
-            )
+            found = self._read_roco(folder, problems) if name == "roco" else self._read_medicat(folder, problems)
             self._present.append(name)
             for split, records in found.items():
                 splits.setdefault(split, []).extend(records)

@@ -34,7 +34,7 @@ class Problems:
         for kind, examples in self._examples.items():
             more = f" and {len(examples) - SHOWN} more" if len(examples) > SHOWN else ""
             parts.append(f"{len(examples)} x {kind}: {', '.join(examples[:SHOWN])}{more}")
-        return f"{self.title}: {'; '.join(parts)}"
+        return f"{self.title}: {'; '.join(parts) or 'no problems'}"
 
     def warn(self) -> None:
         """One warning on rank 0 about everything collected since the last one; nothing where all was well."""

@@ -47,9 +47,7 @@ def build_tokenizer(name: str) -> PreTrainedTokenizerFast:
     tokenizer = _embedded() if name == EMBEDDED else _pretrained(name)
     missing = [token for token in ("pad_token", "mask_token") if getattr(tokenizer, token) is None]
     if missing:
-        raise ValueError(
-            f"tokenizer '{name}' has no {' and no '.join(missing)}: masked language modelling needs both"
-        )
+        raise ValueError(f"tokenizer '{name}' has no {' and no '.join(missing)}: masked language modelling needs both")
     return tokenizer
 
 
@@ -90,9 +88,7 @@ def _embedded() -> PreTrainedTokenizerFast:
     text = resources.files("datamodules").joinpath("embedded_vocabulary.txt").read_text(encoding="utf-8")
     vocabulary = {piece: number for number, piece in enumerate(text.splitlines())}
     unknown, start, end = (SPECIAL_TOKENS[key] for key in ("unk_token", "cls_token", "sep_token"))
-    backend = Tokenizer(
-        models.WordPiece(vocabulary, unk_token=unknown, max_input_chars_per_word=LONGEST_WORD)
-    )
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown, max_input_chars_per_word=LONGEST_WORD))
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.post_processor = processors.TemplateProcessing(
@@ -125,7 +121,5 @@ def _pretrained(name: str) -> PreTrainedTokenizerFast:
             f"as `tokenizer`, or '{EMBEDDED}' for the shipped one"
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ValueError(
-            f"tokenizer '{name}' is a {type(tokenizer).__name__}, not a fast one: no word boundaries"
-        )
+        raise ValueError(f"tokenizer '{name}' is a {type(tokenizer).__name__}, not a fast one: no word boundaries")
     return tokenizer

@@ -120,9 +120,7 @@ def carve_by_image(records: Sequence[VQARecord], fraction: float) -> tuple[list[
     """
     images = sorted({record.image for record in records})
     if len(images) < 2:
-        raise ValueError(
-            f"cannot carve a validation split out of {len(images)} image(s): set validation_fraction=0"
-        )
+        raise ValueError(f"cannot carve a validation split out of {len(images)} image(s): set validation_fraction=0")
     random.Random(SPLIT_SEED).shuffle(images)
     held_out = set(images[: min(max(round(fraction * len(images)), 1), len(images) - 1)])
     kept = [record for record in records if record.image not in held_out]
@@ -211,9 +209,7 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
 
     def read(self, problems: Problems) -> dict[Split, list[VQARecord]]:
         """The splits under the protocol in use."""
-        splits = {
-            name: with_unique_ids(rows, problems) for name, rows in self.read_published(problems).items()
-        }
+        splits = {name: with_unique_ids(rows, problems) for name, rows in self.read_published(problems).items()}
         if self.protocol == "paper":
             if "validation" not in splits and "test" in splits:
                 splits["validation"] = splits["test"]
@@ -223,9 +219,7 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
             splits["train"] = [record for record in published if not record.has_twin]
             self._twins_left_out = len(published) - len(splits["train"])
             if "validation" not in splits and self.validation_fraction > 0:
-                splits["train"], splits["validation"] = carve_by_image(
-                    splits["train"], self.validation_fraction
-                )
+                splits["train"], splits["validation"] = carve_by_image(splits["train"], self.validation_fraction)
         return splits
 
     @property
@@ -254,7 +248,5 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         if self._twins_left_out:
             description["twins left out of train"] = str(self._twins_left_out)
         if "test" in self._usable and any(record.has_twin for record in self._usable["test"]):
-            description["test without twins"] = str(
-                sum(not record.has_twin for record in self._usable["test"])
-            )
+            description["test without twins"] = str(sum(not record.has_twin for record in self._usable["test"]))
         return description

@@ -46,9 +46,7 @@ def number_rows(rows: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]]
     return train, test
 
 
-def find_twins(
-    train: Iterable[Mapping[str, Any]], test: Iterable[Mapping[str, Any]]
-) -> tuple[set[int], set[int]]:
+def find_twins(train: Iterable[Mapping[str, Any]], test: Iterable[Mapping[str, Any]]) -> tuple[set[int], set[int]]:
     """The ids of the training rows that are twins of a test question, and of the test rows that have one."""
 
     def key(row: Mapping[str, Any], form: str) -> tuple[object, str]:
@@ -186,9 +184,7 @@ class VQARAD(VQADataModule):
                 records.append(replace(record, has_twin=row.get("qid") in twins))
         return records
 
-    def _listed_twins(
-        self, train: list[dict[str, Any]], test: list[dict[str, Any]]
-    ) -> tuple[set[int], set[int]]:
+    def _listed_twins(self, train: list[dict[str, Any]], test: list[dict[str, Any]]) -> tuple[set[int], set[int]]:
         """The shipped lists of twins, after a check that they speak of these rows."""
         listed = json.loads(resources.files("datamodules").joinpath("vqa_rad_twins.json").read_text())
         for name, rows, part in ((TRAIN_FILE, train, listed["train"]), (TEST_FILE, test, listed["test"])):

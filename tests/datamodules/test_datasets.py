@@ -23,6 +23,7 @@ def test_slake_trains_without_its_test_split(shared_data: Path) -> None:
     assert set(clean.answers) == {record.answer for record in clean.records("train")}
     with pytest.raises(FileNotFoundError, match=r"no test split .* test\.json"):
         data.setup("test")
+    assert not data.has_test_split
     with pytest.raises(ValueError, match=r"none of \['zh'\], but \['en'\]"):
         SLAKE(str(shared_data / "slake"), languages=["zh"]).setup("fit")
 

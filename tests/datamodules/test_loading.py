@@ -15,7 +15,9 @@ from torch.utils.data import DataLoader
 
 from datamodules import VQARAD
 from datamodules.collate import tokenize
+from datamodules.problems import Problems
 from datamodules.tokenization import build_tokenizer, tokenizer_from_state, tokenizer_state
+from datamodules.vqa import with_unique_ids
 from tests.datamodules.samples import row, write_vqa
 from umd.batch import VQABatch
 
@@ -182,6 +184,25 @@ def test_problem_rows_are_left_out_in_one_warning(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="1 x test row left out: image: no such file"):
         data.setup("test")
     assert data.description["test"] == "1 of 2 (images unusable)"
+
+
+def test_split_without_usable_rows_is_an_error(tmp_path: Path) -> None:
+    root = write_vqa(tmp_path / "data")
+    for image in (root / "images").iterdir():
+        image.unlink()
+    with pytest.raises(ValueError, match=r"the train split has no usable row .* and 9 more"):
+        VQARAD(str(root), validation_fraction=0).setup("fit")
+
+
+def test_question_ids_become_unique(tmp_path: Path) -> None:
+    root = write_vqa(tmp_path / "data", images=1)
+    data = VQARAD(str(root), validation_fraction=0)
+    records = data.records("train")
+    with pytest.warns(UserWarning, match=r"1 x question id that occurs again, renamed: 1 to 1#2"):
+        problems = Problems("VQA-RAD")
+        unique = with_unique_ids([*records, records[0]], problems)
+        problems.warn()
+    assert [record.sample_id for record in unique] == ["1", "2", "1#2"]
 
 
 def test_cache_leaves_the_data_set_untouched_and_changes_no_order(tmp_path: Path) -> None:
