@@ -60,7 +60,8 @@ def mask_patches(batch_size: int, patches: int, ratio: float, generator: Generat
     """
     if not 0 <= ratio < 1:
         raise ValueError(f"image_mask_ratio is {ratio}; it must lie in [0, 1)")
-    count = max(1, int(patches * (1 - ratio)))
+    # In floating point 100 * (1 - 0.9) is a little less than 10.
+    count = max(1, int(round(patches * (1 - ratio), 6)))
     scores = torch.rand(batch_size, patches, generator=generator, device=generator.device)
     keep = scores.argsort(dim=1)[:, :count].sort(dim=1).values
     masked = torch.ones(batch_size, patches, dtype=torch.bool, device=generator.device)
