@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -55,7 +56,10 @@ class StageModule(LightningModule):
         self._set_hparams(to_plain(dict(self.hparams)))
         self.optimizer_config = from_plain(OptimizerConfig, optimizer)
         self.init_from = init_from
-        self.encoder = MultimodalEncoder(from_plain(EncoderConfig, encoder))
+        config = from_plain(EncoderConfig, encoder)
+        if init_from:  # whose weights replace the published ones, so these need not be there
+            config = replace(config, vision_weights=None, text_weights=None)
+        self.encoder = MultimodalEncoder(config)
 
     @abstractmethod
     def parameter_groups(self) -> Sequence[ParameterGroup]:
@@ -89,17 +93,28 @@ class StageModule(LightningModule):
         return Generator(self.device).manual_seed(mixed)
 
     def setup(self, stage: str) -> None:
-        """Check the data's tokens against the text encoder; start a new training from `init_from`."""
+        """Start a new training from `init_from`."""
+        if stage == "fit" and self.init_from and not self.trainer.ckpt_path:
+            report = hand_over(self.init_from, self, self.hands_over, self.position_tables())
+            lacking = [name for name in report.missing if name.startswith("encoder.")]
+            if lacking:
+                raise ValueError(f"'{self.init_from}' lacks weights of the encoder: {', '.join(lacking[:5])}")
+            self.after_hand_over(report.missing)
+            logger.info("%s: %s", self.init_from, report)
+
+    def check_tokenizer(self) -> None:
+        """Raise ValueError where the data's tokens are not the text encoder's.
+
+        Not in `setup`: a tokenizer that a checkpoint holds is restored after it.
+        """
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, HasVocabulary) and data.tokenizer_size > self.encoder.text.vocab_size:
             raise ValueError(
                 f"the tokenizer has {data.tokenizer_size} tokens, the text encoder "
                 f"'{self.encoder.config.text}' embeds {self.encoder.text.vocab_size}: they do not belong together"
             )
-        if stage == "fit" and self.init_from and not self.trainer.ckpt_path:
-            report = hand_over(self.init_from, self, self.hands_over, self.position_tables())
-            self.after_hand_over(report.missing)
-            logger.info("%s: %s", self.init_from, report)
+
+    on_fit_start = on_validation_start = on_test_start = on_predict_start = check_tokenizer
 
     def after_hand_over(self, missing: Sequence[str]) -> None:
         """Called once the earlier stage's weights are in, with the names that it did not have."""

@@ -1,0 +1,42 @@
+# Everything runs in .venv, which `make setup` creates; `make demo` and `make test` do so by themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := runs/demo
+UMD := $(BIN)/umd
+
+.PHONY: setup demo test lint clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+# Three stages on the phantom data, then the same fine-tuning blind on one eye, and all three side by side.
+demo: setup
+	rm -rf $(DEMO)
+	$(UMD) fit --config configs/pretrain.yaml --runs $(DEMO)
+	$(UMD) fit --config configs/calibrate.yaml --runs $(DEMO) \
+	    --model.init_from $(DEMO)/pretrain/default/checkpoints/last.ckpt
+	$(UMD) fit --config configs/vqa.yaml --runs $(DEMO) --name joint \
+	    --model.init_from $(DEMO)/calibrate/default/checkpoints/last.ckpt
+	$(UMD) fit --config configs/vqa.yaml --config configs/ablation/text_only.yaml --runs $(DEMO) --name text_only \
+	    --model.init_from $(DEMO)/calibrate/default/checkpoints/last.ckpt
+	$(UMD) fit --config configs/vqa.yaml --config configs/ablation/image_only.yaml --runs $(DEMO) --name image_only \
+	    --model.init_from $(DEMO)/calibrate/default/checkpoints/last.ckpt
+	$(UMD) compare $(DEMO)/vqa/joint $(DEMO)/vqa/text_only $(DEMO)/vqa/image_only
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(DEMO)

@@ -1,0 +1,72 @@
+"""`umd compare`: the test results of several runs in one table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+
+def read_results(run: Path) -> dict[str, Any]:
+    """The report that a run's test wrote.
+
+    Raises:
+        FileNotFoundError: the run has no test results.
+    """
+    path = run if run.suffix == ".json" else run / "results.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"'{run}' has no results.json: test it first (umd test --ckpt_path ...)")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def comparison(runs: list[Path]) -> pd.DataFrame:
+    """One row a run and group: run, title, and the columns of the runs' own reports."""
+    rows = []
+    for run in runs:
+        report = read_results(run)
+        rows += [{"run": run.name, "title": report["title"], **row} for row in report["rows"]]
+    return pd.DataFrame(rows)
+
+
+def as_table(rows: pd.DataFrame) -> Table:
+    """Runs down, groups across: accuracy with its interval."""
+    groups = list(dict.fromkeys(rows["group"]))
+    table = Table(title="Accuracy in per cent [95 % interval]", title_justify="left")
+    table.add_column("run")
+    for group in groups:
+        count = rows.loc[rows["group"] == group, "questions"].iloc[0]
+        table.add_column(f"{group} ({count})", justify="right", no_wrap=True)
+    for run, part in rows.groupby("run", sort=False):
+        cells = []
+        for group in groups:
+            found = part[part["group"] == group]
+            cells.append(
+                "-"
+                if found.empty
+                else f"{found['accuracy'].iloc[0]:.1f} "
+                f"[{found['interval_low'].iloc[0]:.1f}, {found['interval_high'].iloc[0]:.1f}]"
+            )
+        table.add_row(str(run), *cells)
+    return table
+
+
+def main(arguments: list[str]) -> None:
+    """Print the table; write it as CSV where asked."""
+    parser = argparse.ArgumentParser(prog="umd compare", description="Test results of several runs in one table.")
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders (or their results.json)")
+    parser.add_argument("--csv", type=Path, help="write the rows to this file too")
+    given = parser.parse_args(arguments)
+    rows = comparison(given.runs)
+    console = Console()
+    console.print(as_table(rows))
+    for title in dict.fromkeys(rows["title"]):
+        console.print(f"{', '.join(dict.fromkeys(rows.loc[rows['title'] == title, 'run']))}: {title}")
+    if given.csv:
+        given.csv.parent.mkdir(parents=True, exist_ok=True)
+        rows.to_csv(given.csv, index=False)
