@@ -73,3 +73,27 @@ class VQABatch(ImageTextBatch):
     closed: Tensor
     has_twin: Tensor
     question_types: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassificationBatch(ImageTextBatch):
+    """B pairs with one label each.
+
+    Attributes:
+        labels: B names of the true classes.
+    """
+
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrievalBatch(ImageTextBatch):
+    """B matching pairs, each with N other texts of the same split that do not belong to its image.
+
+    Attributes:
+        other_input_ids: (B, N, L) int64; N = 0 where nothing is trained.
+        other_attention_mask: (B, N, L) bool.
+    """
+
+    other_input_ids: Tensor
+    other_attention_mask: Tensor

@@ -57,6 +57,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"'{path}' holds more than plain data and is not read, since reading it could run code"
         ) from error
+    except RuntimeError as error:
+        raise ValueError(f"'{path}' is not a complete checkpoint: it is damaged or another kind of archive") from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise ValueError(f"'{path}' is not a training checkpoint: it holds no 'state_dict'")
     return content
@@ -106,7 +108,8 @@ def hand_over(
         position_tables: names of learned position tables, with the patch grid that each must have.
 
     Raises:
-        ValueError: no name in common, or a tensor of another shape.
+        ValueError: no name in common, a tensor of another shape, or a part (such as the encoder) that has
+            tensors on one side only.
     """
     source: dict[str, Tensor] = read_checkpoint(path)["state_dict"]
     wanted = {name: value for name, value in module.state_dict().items() if name.startswith(tuple(prefixes))}
@@ -126,9 +129,17 @@ def hand_over(
         for name, value in state.items()
         if value.shape != wanted[name].shape
     ]
+    # A part is taken over whole or not at all: with some layers left as initialised it would be worth nothing.
+    parts = {name.split(".")[0] for name in state}
+    offered = {name for name in source if name.startswith(tuple(prefixes))}
+    wrong += [
+        f"{name}: only {'here' if name in wanted else 'there'}"
+        for name in sorted(wanted.keys() ^ offered)
+        if name.split(".")[0] in parts
+    ]
     if wrong:
         raise ValueError(
-            f"the weights in '{path}' are of another architecture than this stage's encoder settings: "
+            f"the weights in '{path}' are of another architecture than this stage's settings: "
             + "; ".join(wrong[:5])
             + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         )

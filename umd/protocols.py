@@ -70,3 +70,13 @@ class HasDescription(Protocol):
     def description(self) -> Mapping[str, str]:
         """Plain facts; "data" names the data set and "protocol", where there is one, how it is split."""
         ...
+
+
+@runtime_checkable
+class HasClasses(Protocol):
+    """A data module for classification."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, sorted."""
+        ...

@@ -95,3 +95,31 @@ def tiny_bert(
         attention_probs_dropout_prob=dropout,
     )
     return BertText(BertModel(config, add_pooling_layer=False))
+
+
+@TEXT.register("tiny_roberta", tokenizer="FacebookAI/roberta-base")
+def tiny_roberta(
+    weights: str | None = None,
+    width: int = 96,
+    layers: int = 2,
+    heads: int = 4,
+    vocab_size: int = 50265,
+    max_position_embeddings: int = 514,
+    dropout: float = 0.0,
+) -> BertText:
+    """A RoBERTa of any size, padding id 1, for converted checkpoints and tests; it has no published weights."""
+    if weights is not None:
+        raise ValueError(f"tiny_roberta has no published weights: set text_weights to null, not '{weights}'")
+    config = RobertaConfig(
+        vocab_size=vocab_size,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=max_position_embeddings,
+        type_vocab_size=1,
+        layer_norm_eps=1e-5,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+    )
+    return BertText(RobertaModel(config, add_pooling_layer=False))

@@ -14,7 +14,7 @@ from umd.encoders.fusion import Fusion, initialize
 from umd.encoders.registry import build_text, build_vision
 from umd.masking import PatchMask
 
-Pooling = Literal["first", "mean"]
+Pooling = Literal["first", "mean", "mean_padded"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,8 @@ class EncoderConfig:
         fusion_heads: attention heads of the fusion.
         fusion_dropout: dropout of the fusion.
         fusion_layer_norm_eps: epsilon of the fusion's LayerNorms.
-        pooling: "first" token, or "mean" over all real tokens.
+        pooling: "first" token, "mean" over all real tokens, or "mean_padded" over all positions, padding
+            included: what the released UMD code does when it fine-tunes.
     """
 
     image_size: int = 288
@@ -146,9 +147,11 @@ class MultimodalEncoder(nn.Module):
         return Features(fused_text, fused_image, attention_mask)
 
     def pool(self, features: Features) -> Pooled:
-        """z_T and z_I: first token (or mean over real tokens) -> Linear -> tanh, one pooler per modality."""
+        """z_T and z_I: first token (or a mean, see `EncoderConfig`) -> Linear -> tanh, one pooler per modality."""
         if self.config.pooling == "first":
             text, image = features.text[:, 0], features.image[:, 0]
+        elif self.config.pooling == "mean_padded":
+            text, image = features.text.mean(1), features.image.mean(1)
         else:
             weights = features.text_mask.to(features.text.dtype)
             text = (features.text * weights[:, :, None]).sum(1) / weights.sum(1, keepdim=True)
