@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from umd.batch import ImageTextBatch
 from umd.encoders import EncoderConfig
-from umd.modules.reconstruction import ReconstructionConfig, ReconstructionModule
-from umd.optim import OptimizerConfig, ParameterGroup
+from umd.modules.objectives import ReconstructionConfig, Terms
+from umd.modules.reconstruction import ReconstructionModule
+from umd.optim import OptimizerConfig
 
 
 class TDCalib(ReconstructionModule):
@@ -29,9 +29,11 @@ class TDCalib(ReconstructionModule):
         init_from: str | None = None,
     ) -> None:
         super().__init__(encoder, optimizer, reconstruction, init_from)
+        if self.reconstruction.preset not in ("umd", "m3ae"):
+            raise ValueError(f"preset is '{self.reconstruction.preset}'; calibration rebuilds: umd or m3ae")
         for parameter in (*self.encoder.pooler_parameters(), *self.matching_head.parameters()):
             parameter.requires_grad_(False)
 
-    def parameter_groups(self) -> Sequence[ParameterGroup]:
-        """Encoders at lr; fusion and decoders at their multiples."""
-        return [*self.encoder_groups(), self.decoder_group]
+    def terms(self, batch: ImageTextBatch, *place: int) -> Terms:
+        """The four unweighted terms (two with preset m3ae)."""
+        return self.reconstruction_terms(batch, self.encoder.vision.normalize(batch.image), *place)

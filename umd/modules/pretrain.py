@@ -1,27 +1,36 @@
-"""MR-Pretrain: multi-level reconstruction pre-training (UMD section 3.2)."""
+"""MR-Pretrain: multi-level reconstruction pre-training (UMD section 3.2), and the baselines it is compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import replace
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from umd.batch import ImageTextBatch
 from umd.encoders import EncoderConfig
+from umd.losses.alignment import alignment_loss
 from umd.losses.matching import matching_loss
-from umd.masking import swap_images
-from umd.modules.reconstruction import ReconstructionConfig, ReconstructionModule, Terms
-from umd.optim import OptimizerConfig, ParameterGroup
+from umd.masking import PatchMask, swap_images
+from umd.modules.objectives import ReconstructionConfig, Terms
+from umd.modules.reconstruction import ReconstructionModule
+from umd.optim import OptimizerConfig
+
+MAX_LOG_SCALE = math.log(100)
 
 
 class MRPretrain(ReconstructionModule):
     """Rebuild masked pairs and a teacher's features of them, and tell matching pairs from swapped ones (Eq. 7).
 
+    The preset chooses the objectives: `umd` all five; `m3ae` MIM + MLM + ITM; `mae` MIM on images alone, read
+    from the vision encoder without the fusion; `clip` and `flip` the contrastive loss between the first tokens of
+    both uni-modal encoders. What a preset does not train is frozen and handed on as initialised.
+
     Args:
         encoder: the multi-modal encoder.
         optimizer: AdamW and its schedule.
-        reconstruction: what is hidden and rebuilt; preset "umd" (five terms) or "m3ae" (MIM + MLM + ITM).
+        reconstruction: the preset, what is hidden and what is rebuilt.
         init_from: checkpoint of an earlier pre-training to start from.
     """
 
@@ -33,21 +42,55 @@ class MRPretrain(ReconstructionModule):
         init_from: str | None = None,
     ) -> None:
         super().__init__(encoder, optimizer, reconstruction, init_from)
-
-    def parameter_groups(self) -> Sequence[ParameterGroup]:
-        """Encoders at lr; fusion, decoders and the matching head at their multiples."""
-        head = ParameterGroup("matching", list(self.matching_head.parameters()), self.optimizer_config.head_multiplier)
-        return [*self.encoder_groups(), self.decoder_group, head]
+        objectives = self.reconstruction.objectives
+        if "contrastive" in objectives:
+            width = self.reconstruction.contrastive_width
+            self.image_contrast = nn.Linear(self.encoder.vision.width, width, bias=False)
+            self.text_contrast = nn.Linear(self.encoder.text.width, width, bias=False)
+            self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        if "itm" not in objectives:
+            for parameter in (*self.encoder.fusion.parameters(), *self.encoder.pooler_parameters()):
+                parameter.requires_grad_(False)
+        if "mae" == self.reconstruction.preset:
+            self.encoder.text.requires_grad_(False)
+            self.encoder.fusion.image_projection.requires_grad_(True)  # the decoder reads through it
 
     def terms(self, batch: ImageTextBatch, *place: int) -> Terms:
-        """All five unweighted terms (three with preset m3ae)."""
+        """All unweighted terms of the preset."""
         pixels = self.encoder.vision.normalize(batch.image)
+        objectives = self.reconstruction.objectives
+        if "contrastive" in objectives:
+            return Terms(contrastive=self.contrastive_loss(batch, pixels, *place))
+        if "itm" not in objectives:
+            mask = self.patch_mask(batch, *place)
+            trunk = self.image_decoder.trunk(self.visible_features(batch, pixels, mask), mask)
+            return Terms(mim=self.image_loss(trunk, pixels, mask))
         rebuilt = self.reconstruction_terms(batch, pixels, *place)
         return replace(rebuilt, itm=self.matching_loss(batch, pixels, *place))
 
+    def visible_features(self, batch: ImageTextBatch, pixels: Tensor, mask: PatchMask) -> Tensor:
+        """The tokens from which the image decoder rebuilds; preset mae leaves text and fusion out."""
+        if self.reconstruction.preset == "mae":
+            projected: Tensor = self.encoder.fusion.image_projection(self.encoder.vision(pixels, mask))
+            return projected
+        return super().visible_features(batch, pixels, mask)
+
     def matching_loss(self, batch: ImageTextBatch, pixels: Tensor, *place: int) -> Tensor:
         """L_ITM (Eq. 6): one forward of unmasked pairs, half of the images swapped within the batch."""
-        generator = self.generator(self.reconstruction.mask_seed + 1, *place)
+        generator = self.generator(self.reconstruction.mask_seed, 2, *place)
         source, match = swap_images(len(batch), generator)
         pooled = self.encoder.pool(self.encode(batch, pixels[source]))
         return matching_loss(self.matching_head(pooled.joint), match)
+
+    def contrastive_loss(self, batch: ImageTextBatch, pixels: Tensor, *place: int) -> Tensor:
+        """CLIP's loss over the pairs of all ranks, gathered with their gradients; every rank has as many pairs."""
+        mask = self.patch_mask(batch, *place) if self.reconstruction.hidden_share else None
+        image = self.image_contrast(self.encoder.vision(pixels, mask)[:, 0])
+        text = self.text_contrast(self.encoder.text(batch.input_ids, batch.attention_mask)[:, 0])
+        all_images, all_texts, offset = image, text, 0
+        if self.trainer.world_size > 1 and self.trainer.training:
+            gathered = self.all_gather(torch.stack([image, text]), sync_grads=True)
+            assert isinstance(gathered, Tensor)  # since a tensor went in: (ranks, 2, B, W)
+            all_images, all_texts = gathered[:, 0].flatten(0, 1), gathered[:, 1].flatten(0, 1)
+            offset = self.global_rank * len(batch)
+        return alignment_loss(image, text, all_images, all_texts, offset, self.log_scale.clamp(max=MAX_LOG_SCALE))
