@@ -11,9 +11,10 @@ from torch import Tensor
 
 from umd.encoders import EncoderConfig
 from umd.encoders.multimodal import Pooling
-from umd.modules.reconstruction import Preset, ReconstructionConfig
+from umd.modules.objectives import Preset, ReconstructionConfig
 
 TEACHER = "ema.module."
+POSITIONS = "mim_head.decoder_pos_embed"
 _STREAMS = {"language": "text", "vision": "image"}
 _CLIP_BLOCK = {
     "attn.out_proj": "self_attn.out_proj",
@@ -67,8 +68,13 @@ _DEAD = {
     "vision_encoder.positional_embedding": "left over from CLIP's text half, never used",
     "vision_encoder.token_embedding.": "left over from CLIP's text half, never used",
     "vision_encoder.ln_final.": "left over from CLIP's text half, never used",
-    "mim_head.decoder_pos_embed": "fixed sine-cosine positions, computed here",
+    POSITIONS: "fixed sine-cosine positions, computed here",
 }
+
+
+def is_head(name: str) -> bool:
+    """Whether a released name belongs to what stands on top of the encoder."""
+    return name.startswith(("mlm_head.", "mim_head.", "itm_head.", "feal_proj.", "vqa_head."))
 
 
 def _inner(name: str, known: Mapping[str, str]) -> str:
