@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,7 +9,6 @@ from datamodules.phantom_canvas import Canvas, Pixels
 from datamodules.phantom_radiographs import RADIOGRAPHS
 from datamodules.phantom_slices import SLICES
 from datamodules.phantom_studies import Lesion, Study
-
 
 SIZE = 128
 
@@ -28,7 +25,7 @@ _CONTRAST: dict[str, dict[str, float]] = {
         "gas": 0.02, "disc": 0.2, "heart": 0.38, "mesentery": 0.56,
     },
 }  # fmt: skip
-_LESION_GREY = {("CT", "bright"): 0.9, ("MRI", "bright"): 1.0, ("X-ray", "bright"): 0.95, "dark": 0.04}
+_LESION_GREY = {"CT": 0.9, "MRI": 1.0, "X-ray": 0.95}
 
 
 def render(study: Study, size: int = SIZE) -> NDArray[np.uint8]:
@@ -84,12 +81,11 @@ def _projection(study: Study, canvas: Canvas) -> Pixels:
 
 
 def _add_lesion(image: Pixels, lesion: Lesion, study: Study, canvas: Canvas) -> Pixels:
-    key: tuple[str, str] | Literal["dark"] = (study.modality, "bright") if study.tone == "bright" else "dark"
-    grey = np.float32(_LESION_GREY[key])
+    grey = np.float32(_LESION_GREY[study.modality])
     ragged = canvas.noise(0.12)
     distance = canvas.radius(lesion.x, lesion.y, lesion.radius, lesion.radius) * (1.0 + 0.07 * ragged)
     rim = np.exp(-(((distance - 1.3) / 0.35) ** 2))
-    image = image * (1.0 - 0.3 * rim) if study.tone == "bright" else image + 0.1 * rim
+    image = image * (1.0 - np.float32(0.12 if study.modality == "X-ray" else 0.25) * rim)
     soft = np.float32(0.55 if study.modality == "X-ray" else 0.4)
     mask = np.clip((1.05 - distance) / soft + 0.5, 0.0, 1.0)
     return image + (grey * (1.0 - 0.05 * ragged) - image) * mask

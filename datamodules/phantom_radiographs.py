@@ -27,7 +27,8 @@ def _head_frontal(c: Canvas) -> Pixels:
 def _head_lateral(c: Canvas) -> Pixels:
     total = 0.26 * c.dome(0.06, -0.24, 0.80, 0.64) + 0.30 * c.blob(0.06, -0.24, 0.80, 0.64)
     total += 0.42 * c.ring(0.06, -0.24, 0.75, 0.59, 0.05)
-    total += 0.24 * c.blob(-0.30, 0.36, 0.36, 0.46, turn=0.1, power=4, edge=0.14) + 0.22 * c.blob(0.2, 0.8, 0.34, 0.6, power=4, edge=0.1)
+    total += 0.24 * c.blob(-0.30, 0.36, 0.36, 0.46, turn=0.1, power=4, edge=0.14)
+    total += 0.22 * c.blob(0.2, 0.8, 0.34, 0.6, power=4, edge=0.1)
     total += 0.40 * c.blob(-0.02, 0.30, 0.34, 0.05, turn=0.2, edge=0.08)
     total += 0.36 * c.blob(-0.32, 0.74, 0.30, 0.06, turn=-0.25, edge=0.06)
     total += 0.32 * c.blob(-0.02, 0.52, 0.07, 0.20, turn=-0.2, edge=0.08)

@@ -33,26 +33,29 @@ _VIEWS: tuple[tuple[Modality, Plane], ...] = (
 _FINDINGS: tuple[tuple[Side, int], ...] = (
     ("neither", 0),
     ("neither", 0),
-    *product(("left", "right"), range(1, MAX_LESIONS + 1)),
+    *(("left", number) for number in range(1, MAX_LESIONS + 1)),
+    *(("right", number) for number in range(1, MAX_LESIONS + 1)),
 )
 
 # Where lesion centres may lie on the right half (centre x, centre y, half width, half height), -1..1, y down.
 _REGIONS: dict[tuple[Organ, Plane], tuple[float, float, float, float]] = {
-    ("head", "axial"): (0.31, -0.04, 0.12, 0.44),
+    ("head", "axial"): (0.30, -0.02, 0.12, 0.44),
     ("head", "coronal"): (0.31, -0.28, 0.13, 0.31),
-    ("head", "sagittal"): (0.37, -0.30, 0.19, 0.25),
-    ("chest", "axial"): (0.47, -0.02, 0.17, 0.27),
+    ("head", "sagittal"): (0.36, -0.30, 0.18, 0.26),
+    ("chest", "axial"): (0.46, -0.02, 0.16, 0.29),
     ("chest", "coronal"): (0.40, -0.16, 0.12, 0.36),
-    ("chest", "sagittal"): (0.24, -0.20, 0.06, 0.40),
-    ("abdomen", "axial"): (0.47, -0.08, 0.17, 0.26),
+    ("chest", "sagittal"): (0.24, -0.18, 0.05, 0.42),
+    ("abdomen", "axial"): (0.46, -0.06, 0.18, 0.32),
     ("abdomen", "coronal"): (0.40, -0.20, 0.14, 0.42),
     ("abdomen", "sagittal"): (0.22, -0.16, 0.05, 0.46),
 }
+# Radius by number of lesions: three must fit on one side, and none is smaller than 6 pixels across at 64 x 64.
+_RADII = {1: (0.12, 0.16), 2: (0.115, 0.145), 3: (0.105, 0.125)}
 
 
 @dataclass(frozen=True, slots=True)
 class Lesion:
-    """A round lesion.
+    """A round lesion, brighter than the tissue around it.
 
     Attributes:
         x: Centre, -1 at the image's left edge, 1 at its right edge (before the study's own small shift and turn).
@@ -73,7 +76,6 @@ class Study:
         organ: Part of the body.
         modality: Imaging technique; decides contrast and texture.
         plane: Viewing plane. An X-ray is coronal (frontal) or sagittal (lateral), never axial.
-        tone: Whether lesions are brighter or darker than the tissue around them.
         lesions: None to three lesions, all on one side of the image.
         seed: Seed of everything else in the picture: body shape, texture, noise.
     """
@@ -81,7 +83,6 @@ class Study:
     organ: Organ
     modality: Modality
     plane: Plane
-    tone: Literal["bright", "dark"]
     lesions: tuple[Lesion, ...]
     seed: int
 
@@ -129,13 +130,11 @@ def draw_studies(count: int, seed: int, stream: int = 0) -> list[Study]:
     while len(studies) < count:
         for card in rng.permutation(len(deck))[: count - len(studies)]:
             organ, (modality, plane), (side, number) = deck[card]
-            dark_possible = organ != "chest" and modality != "X-ray"
             studies.append(
                 Study(
                     organ=organ,
                     modality=modality,
                     plane=plane,
-                    tone="dark" if dark_possible and rng.random() < 0.3 else "bright",
                     lesions=_place_lesions(_REGIONS[organ, plane], side, number, rng),
                     seed=int(rng.integers(2**62)),
                 )
@@ -164,7 +163,7 @@ def _place_lesions(
             Lesion(
                 x=sign * float(x + half_width * np.sqrt(away) * np.cos(angle)),
                 y=float(y + half_height * np.sqrt(away) * np.sin(angle)),
-                radius=float(rng.uniform(0.09, 0.12)),
+                radius=float(rng.uniform(*_RADII[number])),
             )
             for away, angle in zip(rng.uniform(0, 1, number), rng.uniform(0, 2 * np.pi, number), strict=True)
         ]
@@ -173,5 +172,5 @@ def _place_lesions(
             for place, one in enumerate(lesions)
             for other in lesions[:place]
         )
-        if all(gap > 0.07 for gap in gaps):
+        if all(gap > 0.08 for gap in gaps):
             return tuple(lesions)

@@ -1,8 +1,7 @@
-"""What is said and asked about phantom studies: captions, and questions that neither image nor text answers alone.
+"""What is said and asked about phantom studies: captions, and questions that need image and text together.
 
-Two balances make a question need both. Within one question text all answers are equally frequent (closed: half yes,
-half no), so the text alone says nothing; and one image gets several questions with several answers, so the image
-alone says little.
+Two balances see to it. Within one question text all answers are equally frequent, so the text alone says
+little; and one image gets several questions with different answers, so the image alone says little.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -17,9 +17,13 @@ import numpy as np
 from datamodules.phantom_studies import MAX_LESIONS, MODALITIES, ORGANS, PLANES, SIDES, Study
 
 QuestionType = Literal["MODALITY", "ORGAN", "PLANE", "POS", "COUN", "PRES"]
+Form = Literal["open", "choice", "yes/no"]
 
 _NUMBERS = ("no", "one", "two", "three")
 _WITH_ARTICLE = {"CT": "a CT", "MRI": "an MRI", "X-ray": "an X-ray"}
+_YES_NO = ("yes", "no")
+_TURNS = ("choice", "yes", "choice", "no")
+_COUNTS = tuple(str(number) for number in range(MAX_LESIONS + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +34,10 @@ class Question:
         text: The question.
         rephrase: The same question in other words.
         frame: The same question in its standard form.
-        answer: The true answer ("yes" or "no" if closed).
+        answer: The true answer.
         type: Type of the question in VQA-RAD's terms.
-        closed: Whether the answer is yes or no.
-        reworded: Whether `text` is one of the less common phrasings.
+        closed: Whether the question names its possible answers (one of two, or yes and no).
+        reworded: Whether `text` is the less common of two wordings.
     """
 
     text: str
@@ -47,57 +51,105 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class _Topic:
-    """One thing to ask: phrasings with gaps; the last one is the standard form, used for frames only."""
+    """One thing to ask, as two wordings and a standard form with gaps to fill; `share` says how often."""
 
     type: QuestionType
-    answers: tuple[str, ...]
-    phrasings: tuple[str, ...]
+    form: Form
+    wordings: tuple[str, str, str]
+    share: float = 1.0
 
 
-_CLOSED = ("yes", "no")
-_TOPICS: dict[str, _Topic] = {
-    "modality": _Topic("MODALITY", MODALITIES, (
-        "What imaging modality is this?", "What type of image is this?", "How was this image taken?",
-        "What is the modality of this image?",
-    )),
-    "organ": _Topic("ORGAN", ORGANS, (
-        "What part of the body is shown?", "Which region of the body is imaged?", "What organ system is this?",
-        "What is the body part in this image?",
-    )),
-    "plane": _Topic("PLANE", PLANES, (
-        "In which plane was this image taken?", "What plane is this?", "What is the orientation of this image?",
-        "What is the plane of this image?",
-    )),
-    "side": _Topic("POS", SIDES, (
-        "On which side of the image are lesions?", "Which side of the image is abnormal?", "Where is the lesion?",
-        "What is the side of the lesion?",
-    )),
-    "count": _Topic("COUN", tuple(str(number) for number in range(MAX_LESIONS + 1)), (
-        "How many lesions are there?", "How many lesions can be seen?", "What number of lesions is visible?",
-        "What is the number of lesions?",
-    )),
-    "is modality": _Topic("MODALITY", _CLOSED, (
-        "Is this {}?", "Was this image taken by {}?", "Is the modality of this image {}?",
-    )),
-    "is organ": _Topic("ORGAN", _CLOSED, (
-        "Is this the {}?", "Does this image show the {}?", "Is the body part in this image the {}?",
-    )),
-    "is plane": _Topic("PLANE", _CLOSED, (
-        "Is the plane {}?", "Was this image taken in the {} plane?", "Is the plane of this image {}?",
-    )),
-    "is view": _Topic("MODALITY", _CLOSED, (
-        "Is this {} of the {}?", "Does this image come from {} of the {}?", "Is this image {} of the {}?",
-    )),
-    "on side": _Topic("POS", _CLOSED, (
-        "Is there a lesion on the {} side?", "Does the {} half of the image hold lesions?", "Is the lesion on the {}?",
-    )),
-    "any": _Topic("PRES", _CLOSED, (
-        "Is there a lesion?", "Are any lesions visible?", "Is there any lesion in this image?",
-    )),
-    "several": _Topic("COUN", _CLOSED, (
-        "Is there more than one lesion?", "Are there several lesions?", "Is the number of lesions more than one?",
-    )),
-}  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A question that could be asked, with the answers that its text can have (over all studies)."""
+
+    topic: str
+    form: Form
+    question: Question
+    possible: tuple[str, ...]
+
+
+_TOPICS = {
+    "modality": _Topic(
+        "MODALITY",
+        "open",
+        ("What imaging modality is this?", "How was this image taken?", "What is the modality?"),
+    ),
+    "organ": _Topic(
+        "ORGAN",
+        "open",
+        ("What part of the body is shown?", "Which region is imaged?", "What is the part of the body?"),
+    ),
+    "plane": _Topic(
+        "PLANE",
+        "open",
+        ("In which plane was this image taken?", "Which plane is shown?", "What is the plane?"),
+    ),
+    "side": _Topic(
+        "POS",
+        "open",
+        ("Where is the lesion?", "Which side of the image is abnormal?", "What is the side of the lesion?"),
+        share=2.0,
+    ),
+    "count": _Topic(
+        "COUN",
+        "open",
+        ("How many lesions are there?", "How many lesions can be seen?", "What is the number of lesions?"),
+    ),
+    "which modality": _Topic(
+        "MODALITY",
+        "choice",
+        ("Is this {} or {}?", "Was this image taken by {} or {}?", "Is the modality {} or {}?"),
+    ),
+    "which organ": _Topic(
+        "ORGAN",
+        "choice",
+        ("Is this the {} or the {}?", "Is the {} or the {} shown?", "Is the part of the body {} or {}?"),
+    ),
+    "which plane": _Topic(
+        "PLANE",
+        "choice",
+        ("Is the image {} or {}?", "Was this image taken in the {} or {} plane?", "Is the plane {} or {}?"),
+    ),
+    "which side": _Topic(
+        "POS",
+        "choice",
+        (
+            "Is the lesion on the left or the right?",
+            "Is the left or the right side abnormal?",
+            "Is the side of the lesion left or right?",
+        ),
+        share=2.0,
+    ),
+    "is modality": _Topic("MODALITY", "yes/no", ("Is this {}?", "Was this image taken by {}?", "Is the modality {}?")),
+    "is organ": _Topic("ORGAN", "yes/no", ("Is this the {}?", "Is the {} shown?", "Is the part of the body the {}?")),
+    "is plane": _Topic(
+        "PLANE",
+        "yes/no",
+        ("Is the image {}?", "Was this image taken in the {} plane?", "Is the plane {}?"),
+    ),
+    "is view": _Topic(
+        "MODALITY",
+        "yes/no",
+        ("Is this {} of the {}?", "Does this look like {} of the {}?", "Is the image {} of the {}?"),
+    ),
+    "on side": _Topic(
+        "POS",
+        "yes/no",
+        ("Is there a lesion on the {} side?", "Is the {} side abnormal?", "Is the lesion on the {}?"),
+        share=2.0,
+    ),
+    "any": _Topic(
+        "PRES",
+        "yes/no",
+        ("Is there a lesion?", "Are any lesions visible?", "Is a lesion present?"),
+    ),
+    "several": _Topic(
+        "COUN",
+        "yes/no",
+        ("Is there more than one lesion?", "Are there several lesions?", "Is the number more than one?"),
+    ),
+}
 
 
 def caption(study: Study, rng: np.random.Generator, name_modality: bool = True) -> str:
@@ -106,15 +158,15 @@ def caption(study: Study, rng: np.random.Generator, name_modality: bool = True) 
     Args:
         study: The study.
         rng: Chooses the wording.
-        name_modality: False leaves the imaging technique out (it is then up to the image).
+        name_modality: False leaves the imaging technique out (then only the image shows it).
     """
     modality = study.modality if name_modality else "image"
-    finding = "without lesions"
-    seen = "no lesion is seen"
+    finding, seen = "without lesions", "no lesion is seen"
     if study.lesions:
         number = len(study.lesions)
-        noun = f"{_NUMBERS[number]} {study.tone} lesion{'s' if number > 1 else ''} on the {study.side} side"
-        finding, seen = f"with {noun}", f"there {'are' if number > 1 else 'is'} {noun}"
+        lesions = f"{_NUMBERS[number]} lesion{'s' if number > 1 else ''}"
+        finding = f"with {lesions} on the {study.side} side"
+        seen = f"there {'are' if number > 1 else 'is'} {lesions} on the {study.side} side"
     wordings = (
         f"{study.plane} {modality} of the {study.organ} {finding}.",
         f"{modality} of the {study.organ} in the {study.plane} plane: {seen}.",
@@ -126,14 +178,15 @@ def caption(study: Study, rng: np.random.Generator, name_modality: bool = True) 
 
 
 def ask(studies: Sequence[Study], per_image: int, rng: np.random.Generator) -> list[list[Question]]:
-    """Asks every study several questions, half of them closed (rounded down), no topic twice.
+    """Asks every study several questions: half of them open (rounded up), no topic twice.
 
-    For each study the candidates whose answer is rarest so far for their text go first, so that text and answer stay
-    as independent over all studies as they can be.
+    The closed ones are in turns a choice of two, a "yes", a choice of two, a "no". Of the possible questions,
+    one goes first whose answer was given least often to its text so far: over all studies text and answer stay
+    as independent as they can be.
 
     Args:
         studies: The studies of one split.
-        per_image: Questions a study, 2 to 10.
+        per_image: Questions a study, 1 to 8.
         rng: Breaks ties.
 
     Returns:
@@ -142,76 +195,88 @@ def ask(studies: Sequence[Study], per_image: int, rng: np.random.Generator) -> l
     Raises:
         ValueError: `per_image` is out of range.
     """
-    if not 2 <= per_image <= 10:
-        raise ValueError(f"per_image must be from 2 to 10, got {per_image}")
-    seen: Counter[tuple[str, str]] = Counter()
+    if not 1 <= per_image <= 8:
+        raise ValueError(f"per_image must be from 1 to 8, got {per_image}")
+    given: Counter[tuple[str, str]] = Counter()
     asked: Counter[str] = Counter()
-    everything: list[list[Question]] = []
+
+    def rank(candidate: _Candidate) -> tuple[int, float, int, float]:
+        question = candidate.question
+        count = given[question.text, question.answer]
+        rarest = min(given[question.text, answer] for answer in candidate.possible)
+        due = asked[candidate.topic] / _TOPICS[candidate.topic].share
+        return count - rarest, due, count, float(rng.random())
+
+    asked_of = []
     for study in studies:
-        pool = list(_candidates(study))
+        candidates = list(_candidates(study))
         chosen: dict[str, Question] = {}
-        wanted = [True] * (per_image // 2) + [False] * (per_image - per_image // 2)
-        first = int(rng.integers(2))
-        for number, closed in enumerate(wanted):
-            options = [entry for entry in pool if entry[1].closed == closed and entry[0] not in chosen]
-            if closed:  # yes and no in turns: knowing the image must not help to guess
-                turn = _CLOSED[(number + first) % 2]
-                options = [entry for entry in options if entry[1].answer == turn] or options
-
-            def rank(entry: tuple[str, Question]) -> tuple[int, int, int, float]:
-                topic, question = entry
-                rarest = min(seen[question.text, answer] for answer in _TOPICS[topic].answers)
-                count = seen[question.text, question.answer]
-                return count - rarest, asked[topic], count, float(rng.random())
-
-            topic, question = min(options, key=rank)
-            chosen[topic] = question
-            seen[question.text, question.answer] += 1
-            asked[topic] += 1
-        everything.append(list(chosen.values()))
-    return everything
+        turn = int(rng.integers(len(_TURNS)))
+        for number in range(per_image):
+            left = [candidate for candidate in candidates if candidate.topic not in chosen]
+            if number < (per_image + 1) // 2:
+                left = [candidate for candidate in left if candidate.form == "open"]
+            else:
+                wanted = _TURNS[(number + turn) % len(_TURNS)]
+                closed = [candidate for candidate in left if candidate.form != "open"]
+                left = [candidate for candidate in closed if wanted in (candidate.form, candidate.question.answer)]
+            best = min(left, key=rank)
+            chosen[best.topic] = best.question
+            given[best.question.text, best.question.answer] += 1
+            asked[best.topic] += 1
+        asked_of.append(list(chosen.values()))
+    return asked_of
 
 
-def _candidates(study: Study) -> Iterator[tuple[str, Question]]:
-    """All that could be asked about a study, as pairs of topic and question."""
-    for topic, gaps, answer in _facts(study):
-        entry = _TOPICS[topic]
-        texts = [phrasing.format(*gaps) for phrasing in entry.phrasings]
-        for place, text in enumerate(texts[:-1]):
-            yield topic, Question(
+def _candidates(study: Study) -> Iterator[_Candidate]:
+    """All that could be asked about a study."""
+    for name, gaps, answer, possible in _facts(study):
+        topic = _TOPICS[name]
+        common, other, frame = (wording.format(*gaps) for wording in topic.wordings)
+        for text, rephrase in ((common, other), (other, common)):
+            question = Question(
                 text=text,
-                rephrase=texts[(place + 1) % (len(texts) - 1)],
-                frame=texts[-1],
+                rephrase=rephrase,
+                frame=frame,
                 answer=answer,
-                type=entry.type,
-                closed=entry.answers == _CLOSED,
-                reworded=place > 0,
+                type=topic.type,
+                closed=topic.form != "open",
+                reworded=text == other,
             )
+            yield _Candidate(name, topic.form, question, possible)
 
 
-def _facts(study: Study) -> Iterator[tuple[str, tuple[str, ...], str]]:
-    """Topic, what fills its gaps, true answer."""
-    number = len(study.lesions)
-    yield "modality", (), study.modality
-    yield "organ", (), study.organ
-    yield "plane", (), study.plane
-    yield "side", (), study.side
-    yield "count", (), str(number)
-    yield "any", (), _yes_no(number > 0)
-    yield "several", (), _yes_no(number > 1)
+def _facts(study: Study) -> Iterator[tuple[str, tuple[str, ...], str, tuple[str, ...]]]:
+    """Topic, what fills its gaps, the true answer, and the answers that the same text can have."""
+
+    def whether(topic: str, truth: bool, *gaps: str) -> tuple[str, tuple[str, ...], str, tuple[str, ...]]:
+        return topic, gaps, "yes" if truth else "no", _YES_NO
+
+    count = len(study.lesions)
+    yield "modality", (), study.modality, MODALITIES
+    yield "organ", (), study.organ, ORGANS
+    yield "plane", (), study.plane, PLANES
+    yield "side", (), study.side, SIDES
+    yield "count", (), str(count), _COUNTS
+    for one in combinations(MODALITIES, 2):
+        if study.modality in one:
+            gaps = (_WITH_ARTICLE[one[0]], _WITH_ARTICLE[one[1]])
+            yield "which modality", gaps, study.modality, one
+    for topic, truth, values in (("organ", study.organ, ORGANS), ("plane", study.plane, PLANES)):
+        for two in combinations(values, 2):
+            if truth in two:
+                yield f"which {topic}", two, truth, two
+        for value in values:
+            yield whether(f"is {topic}", value == truth, value)
+    if count:
+        yield "which side", (), study.side, ("left", "right")
     for modality in MODALITIES:
-        yield "is modality", (_WITH_ARTICLE[modality],), _yes_no(modality == study.modality)
+        yield whether("is modality", modality == study.modality, _WITH_ARTICLE[modality])
         for organ in ORGANS:
-            both = (modality == study.modality) + (organ == study.organ)
-            if both:  # a view that is wrong in both parts is too easy to deny
-                yield "is view", (_WITH_ARTICLE[modality], organ), _yes_no(both == 2)
-    for organ in ORGANS:
-        yield "is organ", (organ,), _yes_no(organ == study.organ)
-    for plane in PLANES:
-        yield "is plane", (plane,), _yes_no(plane == study.plane)
+            right = (modality == study.modality) + (organ == study.organ)
+            if right:  # wrong in both would be too easy to deny
+                yield whether("is view", right == 2, _WITH_ARTICLE[modality], organ)
     for side in ("left", "right"):
-        yield "on side", (side,), _yes_no(side == study.side)
-
-
-def _yes_no(truth: bool) -> str:
-    return "yes" if truth else "no"
+        yield whether("on side", side == study.side, side)
+    yield whether("any", count > 0)
+    yield whether("several", count > 1)
