@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -97,7 +97,11 @@ def _by_module(names: Sequence[str]) -> str:
 
 
 def hand_over(
-    path: str | Path, module: nn.Module, prefixes: Sequence[str], position_tables: Mapping[str, int]
+    path: str | Path,
+    module: nn.Module,
+    prefixes: Sequence[str],
+    position_tables: Mapping[str, int],
+    translate: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict,
 ) -> HandOver:
     """Put an earlier stage's weights into `module`.
 
@@ -106,12 +110,13 @@ def hand_over(
         module: the new stage.
         prefixes: which weights are taken over, such as "encoder.".
         position_tables: names of learned position tables, with the patch grid that each must have.
+        translate: gives the earlier stage's weights the names and shapes that they have in the new one.
 
     Raises:
         ValueError: no name in common, a tensor of another shape, or a part (such as the encoder) that has
             tensors on one side only.
     """
-    source: dict[str, Tensor] = read_checkpoint(path)["state_dict"]
+    source = dict(translate(read_checkpoint(path)["state_dict"]))
     wanted = {name: value for name, value in module.state_dict().items() if name.startswith(tuple(prefixes))}
     state = {name: source[name] for name in wanted if name in source}
     if not state:

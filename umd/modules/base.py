@@ -6,7 +6,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -16,12 +16,14 @@ from torch.optim import Optimizer
 from umd.batch import ImageTextBatch
 from umd.checkpoints import RECIPE_KEY, hand_over, to_plain
 from umd.encoders import EncoderConfig, Features, MultimodalEncoder
+from umd.encoders.interfaces import PairEncoder
 from umd.optim import OptimizerConfig, ParameterGroup, build_adamw, build_schedule, check_partition
 from umd.protocols import HasVocabulary
 
 logger = logging.getLogger(__name__)
 
 Config = TypeVar("Config")
+EncoderT = TypeVar("EncoderT", bound=PairEncoder)
 
 
 def from_plain(kind: type[Config], value: Config | Mapping[str, Any]) -> Config:
@@ -29,15 +31,15 @@ def from_plain(kind: type[Config], value: Config | Mapping[str, Any]) -> Config:
     return kind(**value) if isinstance(value, Mapping) else value
 
 
-class StageModule(LightningModule):
-    """Base of every stage: one multi-modal encoder, AdamW with groups, hand-over by checkpoint.
+class Stage(LightningModule, Generic[EncoderT]):
+    """Base of every stage: one encoder of pairs, AdamW with groups, hand-over by checkpoint.
 
     A checkpoint holds, under "hyper_parameters", plain values from which `load_from_checkpoint` builds the
     module again without weights, hub or earlier checkpoint, and under "umd" the class paths and settings of
     module and data module.
 
     Args:
-        encoder: the multi-modal encoder's settings.
+        encoder: the encoder, without published weights where `init_from` will replace them: see `without_weights`.
         optimizer: the optimizer's settings.
         init_from: checkpoint of an earlier stage whose weights a new training starts from.
     """
@@ -95,7 +97,7 @@ class StageModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Start a new training from `init_from`."""
         if stage == "fit" and self.init_from and not self.trainer.ckpt_path:
-            report = hand_over(self.init_from, self, self.hands_over, self.position_tables())
+            report = hand_over(self.init_from, self, self.hands_over, self.position_tables(), self.translate)
             lacking = [name for name in report.missing if name.startswith("encoder.")]
             if lacking:
                 raise ValueError(f"'{self.init_from}' lacks weights of the encoder: {', '.join(lacking[:5])}")
@@ -115,6 +117,10 @@ class StageModule(LightningModule):
             )
 
     on_fit_start = on_validation_start = on_test_start = on_predict_start = check_tokenizer
+
+    def translate(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The earlier stage's weights under the names, and in the shapes, that they have here."""
+        return weights
 
     def after_hand_over(self, missing: Sequence[str]) -> None:
         """Called once the earlier stage's weights are in, with the names that it did not have."""
