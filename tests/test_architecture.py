@@ -1,0 +1,124 @@
+"""Imports run one way: read from the syntax trees, function-level imports and names in strings included."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("umd", "callbacks", "datamodules")
+# The composition root, and the lazy face of the package.
+MAY_IMPORT_ALL = {"umd.cli", "umd.lightning_cli", "umd"}
+SHARED_BY_STAGES = {"umd.modules.base", "umd.modules.objectives", "umd.modules.reconstruction"}
+
+
+def imports(source: str, name: str, is_package: bool = False) -> set[str]:
+    """All that a module's source imports, as absolute dotted names; of `from a import b` both a and a.b."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = name.split(".")
+            here = parts[: len(parts) - node.level + is_package] if node.level else []
+            base = ".".join([*here, *([node.module] if node.module else [])])
+            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in ("import_module", "__import__"):
+                found.add(str(node.args[0].value))
+    return found
+
+
+def inside(name: str, packages: Iterable[str]) -> bool:
+    return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+def forbidden(name: str, imported: str) -> bool:
+    """Whether module `name` must not import `imported`."""
+    if inside(imported, ["tests"]):
+        return True
+    if inside(name, ["callbacks"]):
+        allowed = imported == "umd" or inside(imported, ["umd.protocols", "umd.batch"])
+        return inside(imported, ["datamodules"]) or (inside(imported, ["umd"]) and not allowed)
+    if inside(name, ["datamodules"]):
+        allowed = imported == "umd" or inside(imported, ["umd.batch"])
+        return inside(imported, ["callbacks"]) or (inside(imported, ["umd"]) and not allowed)
+    if name in MAY_IMPORT_ALL:
+        return False
+    if inside(imported, ["callbacks", "datamodules"]):
+        return True
+    if inside(name, ["umd.encoders", "umd.losses", "umd.heads", "umd.masking"]):
+        return inside(imported, ["lightning", "pytorch_lightning", "umd.modules"])
+    if name == "umd.batch":
+        return inside(imported, ["umd"])
+    if inside(name, ["umd.reproduce"]):
+        return inside(imported, ["umd.modules", "umd.encoders", "umd.heads", "umd.losses"])
+    if inside(name, ["umd.modules"]) and name != "umd.modules":
+        another = inside(imported, ["umd.modules"]) and not inside(imported, [name])
+        return another and imported != "umd.modules" and not inside(imported, SHARED_BY_STAGES)
+    return False
+
+
+def violations(source: str, name: str, is_package: bool = False) -> list[str]:
+    """What a module imports and must not; the shorter of two names that say the same."""
+    wrong = sorted(found for found in imports(source, name, is_package) if forbidden(name, found))
+    return [found for found in wrong if not any(inside(found, [other]) for other in wrong if other != found)]
+
+
+def sources() -> Iterator[tuple[str, Path]]:
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def test_imports_run_one_way() -> None:
+    modules = list(sources())
+    assert {"umd.modules.pretrain", "callbacks.weight_perturbation", "datamodules.base"} <= {
+        name for name, _ in modules
+    }
+    wrong = {
+        name: found
+        for name, path in modules
+        if (found := violations(path.read_text(encoding="utf-8"), name, path.stem == "__init__"))
+    }
+    assert wrong == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "caught"),
+    [
+        ("umd.optim", "import callbacks", ["callbacks"]),
+        ("umd.modules.base", "def f():\n    from datamodules.vqa import VQADataModule", ["datamodules.vqa"]),
+        ("umd.runs", "from importlib import import_module\nimport_module('datamodules')", ["datamodules"]),
+        ("umd.cli", "import callbacks, datamodules, umd.modules", []),
+        ("umd.cli", "from tests.synthetic import vqa_batch", ["tests.synthetic"]),
+        ("callbacks.a", "from umd.protocols import HasReport\nfrom umd import batch\nfrom callbacks import b", []),
+        ("callbacks.a", "from umd import modules", ["umd.modules"]),
+        ("callbacks.a", "if TYPE_CHECKING:\n    from umd.encoders import TEXT", ["umd.encoders"]),
+        ("callbacks.a", "from datamodules import VQARAD", ["datamodules"]),
+        ("datamodules.a", "from umd.batch import VQABatch\nimport datamodules.base", []),
+        ("datamodules.a", "from umd.protocols import HasAnswers", ["umd.protocols"]),
+        ("umd.losses.a", "import lightning.pytorch as pl", ["lightning.pytorch"]),
+        ("umd.heads.a", "from lightning import LightningModule", ["lightning"]),
+        ("umd.encoders.a", "from ..modules import base", ["umd.modules"]),
+        ("umd.modules.vqa", "from umd.modules.base import StageModule\nfrom .reconstruction import Terms", []),
+        ("umd.modules.vqa", "from umd.modules.pretrain import MRPretrain", ["umd.modules.pretrain"]),
+        ("umd.modules.vqa", "from .calibrate import TDCalib", ["umd.modules.calibrate"]),
+        ("umd.modules.vqa", "from umd.modules import TDCalib", ["umd.modules.TDCalib"]),
+        ("umd.modules.base", "from umd.modules import vqa", ["umd.modules.vqa"]),
+        ("umd.batch", "from umd.masking import IGNORED", ["umd.masking"]),
+    ],
+)
+def test_the_check_itself(name: str, source: str, caught: list[str]) -> None:
+    assert violations(source, name) == caught
+
+
+def test_relative_imports_of_a_package_are_resolved() -> None:
+    assert imports("from .vqa import A", "umd.modules", is_package=True) == {"umd.modules.vqa", "umd.modules.vqa.A"}
+    assert imports("from . import base", "umd.modules.vqa") == {"umd.modules", "umd.modules.base"}
+    assert imports("from ..batch import B", "umd.modules.vqa") == {"umd.batch", "umd.batch.B"}
