@@ -31,8 +31,11 @@ class Attention(nn.Module):
         self.norm = nn.LayerNorm(width, eps=layer_norm_eps)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, tokens: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend from (B, N, D) tokens to (B, M, D) context under a (B, M) bool mask (True = may be read)."""
+    def forward(self, tokens: Tensor, context: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
+        """Attend from (B, N, D) tokens to (B, M, D) context under a (B, M) bool mask (True = may be read).
+
+        `causal` lets token n read the context up to n; it goes without a mask.
+        """
         query, key, value = (
             layer(source).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer, source in ((self.query, tokens), (self.key, context), (self.value, context))
@@ -43,6 +46,7 @@ class Attention(nn.Module):
             value,
             attn_mask=None if mask is None else mask[:, None, None, :],
             dropout_p=self.dropout.p if self.training else 0.0,
+            is_causal=causal,
         )
         merged = self.output(attended.transpose(1, 2).flatten(2))
         normed: Tensor = self.norm(self.dropout(merged) + tokens)
@@ -68,9 +72,19 @@ class CoAttentionLayer(nn.Module):
         self.norm = nn.LayerNorm(width, eps=layer_norm_eps)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, own: Tensor, own_mask: Tensor | None, other: Tensor, other_mask: Tensor | None) -> Tensor:
-        """(B, N, D) tokens of the own modality, having read the (B, M, D) tokens of the other one."""
-        tokens = self.self_attention(own, own, own_mask)
+    def forward(
+        self,
+        own: Tensor,
+        own_mask: Tensor | None,
+        other: Tensor,
+        other_mask: Tensor | None,
+        causal: bool = False,
+    ) -> Tensor:
+        """(B, N, D) tokens of the own modality, having read the (B, M, D) tokens of the other one.
+
+        `causal` lets a token read no later one of its own modality (then without `own_mask`).
+        """
+        tokens = self.self_attention(own, own, own_mask, causal)
         tokens = self.cross_attention(tokens, other, other_mask)
         hidden = self.contract(functional.gelu(self.expand(tokens)))
         normed: Tensor = self.norm(self.dropout(hidden) + tokens)

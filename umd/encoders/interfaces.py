@@ -125,3 +125,17 @@ class TextEncoder(nn.Module, ABC):
                 f"a text of {input_ids.shape[1]} tokens is longer than the text encoder's {self.max_length}: "
                 "lower data.text_length"
             )
+
+
+class PairEncoder(nn.Module):
+    """An encoder of image-text pairs: one vision encoder, one text encoder, and whatever joins them.
+
+    Args:
+        vision: the vision encoder.
+        text: the text encoder.
+    """
+
+    def __init__(self, vision: VisionEncoder, text: TextEncoder) -> None:
+        super().__init__()
+        self.vision = vision
+        self.text = text

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from umd.encoders.fusion import Fusion, initialize
+from umd.encoders.interfaces import PairEncoder
 from umd.encoders.registry import build_text, build_vision
 from umd.masking import PatchMask
 
@@ -93,7 +94,7 @@ class Pooled:
         return torch.cat([self.text, self.image], dim=1)
 
 
-class MultimodalEncoder(nn.Module):
+class MultimodalEncoder(PairEncoder):
     """Vision encoder, text encoder, fusion and poolers.
 
     Args:
@@ -101,16 +102,17 @@ class MultimodalEncoder(nn.Module):
     """
 
     def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
+        super().__init__(
+            vision=build_vision(
+                config.vision,
+                image_size=config.image_size,
+                weights=config.vision_weights,
+                options=config.vision_options,
+            ),
+            text=build_text(config.text, weights=config.text_weights, options=config.text_options),
+        )
         self.config = config
         width = config.fusion_width
-        self.vision = build_vision(
-            config.vision,
-            image_size=config.image_size,
-            weights=config.vision_weights,
-            options=config.vision_options,
-        )
-        self.text = build_text(config.text, weights=config.text_weights, options=config.text_options)
         self.fusion = Fusion(
             text_width=self.text.width,
             image_width=self.vision.width,

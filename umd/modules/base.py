@@ -39,17 +39,19 @@ class Stage(LightningModule, Generic[EncoderT]):
     module and data module.
 
     Args:
-        encoder: the encoder, without published weights where `init_from` will replace them: see `without_weights`.
+        encoder: the encoder's settings, a dataclass or its plain form.
         optimizer: the optimizer's settings.
         init_from: checkpoint of an earlier stage whose weights a new training starts from.
     """
+
+    encoder: EncoderT
 
     hands_over: tuple[str, ...] = ("encoder.",)
     """Prefixes of the weights that a stage takes from the earlier one."""
 
     def __init__(
         self,
-        encoder: EncoderConfig | Mapping[str, Any],
+        encoder: object,
         optimizer: OptimizerConfig | Mapping[str, Any],
         init_from: str | None,
     ) -> None:
@@ -58,30 +60,16 @@ class Stage(LightningModule, Generic[EncoderT]):
         self._set_hparams(to_plain(dict(self.hparams)))
         self.optimizer_config = from_plain(OptimizerConfig, optimizer)
         self.init_from = init_from
-        config = from_plain(EncoderConfig, encoder)
-        if init_from:  # whose weights replace the published ones, so these need not be there
-            config = replace(config, vision_weights=None, text_weights=None)
-        self.encoder = MultimodalEncoder(config)
+        # The earlier stage's weights replace the published ones, so these need not be there.
+        self.encoder = self.build_encoder(encoder, published=not init_from)
+
+    @abstractmethod
+    def build_encoder(self, settings: Any, published: bool) -> EncoderT:  # noqa: ANN401 - each encoder has its own
+        """The encoder of these settings, with the published weights that they name or, without, random ones."""
 
     @abstractmethod
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         """All trainable parameters, each in exactly one group."""
-
-    def encoder_groups(self) -> list[ParameterGroup]:
-        """The encoder's parameters: both uni-modal encoders at lr, fusion and poolers at their multiple."""
-        fusion = [*self.encoder.fusion.parameters(), *self.encoder.pooler_parameters()]
-        return [
-            ParameterGroup("vision", list(self.encoder.vision.parameters())),
-            ParameterGroup("text", list(self.encoder.text.parameters())),
-            ParameterGroup("fusion", fusion, self.optimizer_config.fusion_multiplier),
-        ]
-
-    def encode(self, batch: ImageTextBatch, pixels: Tensor | None = None) -> Features:
-        """Features of an unmasked batch; `pixels` stands in for the batch's own, already normalised, images."""
-        if pixels is None:
-            pixels = self.encoder.vision.normalize(batch.image)
-        features: Features = self.encoder(pixels, batch.input_ids, batch.attention_mask)
-        return features
 
     def position_tables(self) -> dict[str, int]:
         """Learned position tables by their name in the state dict, with the patch grid of each."""
@@ -110,10 +98,11 @@ class Stage(LightningModule, Generic[EncoderT]):
         Not in `setup`: a tokenizer that a checkpoint holds is restored after it.
         """
         data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, HasVocabulary) and data.tokenizer_size > self.encoder.text.vocab_size:
+        embedded = self.encoder.text.vocab_size
+        if isinstance(data, HasVocabulary) and data.tokenizer_size > embedded:
             raise ValueError(
                 f"the tokenizer has {data.tokenizer_size} tokens, the text encoder "
-                f"'{self.encoder.config.text}' embeds {self.encoder.text.vocab_size}: they do not belong together"
+                f"'{self.hparams['encoder']['text']}' embeds {embedded}: they do not belong together"
             )
 
     on_fit_start = on_validation_start = on_test_start = on_predict_start = check_tokenizer
@@ -169,6 +158,45 @@ class Stage(LightningModule, Generic[EncoderT]):
                 "class_path": _class_path(data),
                 "init_args": to_plain(dict(data.hparams)),
             }
+
+
+class StageModule(Stage[MultimodalEncoder]):
+    """Base of UMD's stages: on the multi-modal encoder E = (E_I, E_T, F).
+
+    Args:
+        encoder: the multi-modal encoder's settings.
+        optimizer: the optimizer's settings.
+        init_from: checkpoint of an earlier stage whose weights a new training starts from.
+    """
+
+    def __init__(
+        self,
+        encoder: EncoderConfig | Mapping[str, Any],
+        optimizer: OptimizerConfig | Mapping[str, Any],
+        init_from: str | None,
+    ) -> None:
+        super().__init__(encoder, optimizer, init_from)
+
+    def build_encoder(self, settings: EncoderConfig | Mapping[str, Any], published: bool) -> MultimodalEncoder:
+        """See `Stage.build_encoder`."""
+        config = from_plain(EncoderConfig, settings)
+        return MultimodalEncoder(config if published else replace(config, vision_weights=None, text_weights=None))
+
+    def encoder_groups(self) -> list[ParameterGroup]:
+        """The encoder's parameters: both uni-modal encoders at lr, fusion and poolers at their multiple."""
+        fusion = [*self.encoder.fusion.parameters(), *self.encoder.pooler_parameters()]
+        return [
+            ParameterGroup("vision", list(self.encoder.vision.parameters())),
+            ParameterGroup("text", list(self.encoder.text.parameters())),
+            ParameterGroup("fusion", fusion, self.optimizer_config.fusion_multiplier),
+        ]
+
+    def encode(self, batch: ImageTextBatch, pixels: Tensor | None = None) -> Features:
+        """Features of an unmasked batch; `pixels` stands in for the batch's own, already normalised, images."""
+        if pixels is None:
+            pixels = self.encoder.vision.normalize(batch.image)
+        features: Features = self.encoder(pixels, batch.input_ids, batch.attention_mask)
+        return features
 
 
 def _class_path(instance: object) -> str:
