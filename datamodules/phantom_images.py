@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from datamodules.phantom_canvas import Canvas, Pixels
 from datamodules.phantom_radiographs import RADIOGRAPHS
 from datamodules.phantom_slices import SLICES
-from datamodules.phantom_studies import Lesion, Study
+from datamodules.phantom_studies import Lesion, Modality, Study
 
 SIZE = 128
 
@@ -41,8 +41,11 @@ def render(study: Study, size: int = SIZE) -> NDArray[np.uint8]:
     rng = np.random.default_rng(study.seed)
     canvas = _canvas(size, rng)
     image = _slice(study, canvas) if study.modality != "X-ray" else _projection(study, canvas)
-    for lesion in study.lesions:
-        image = _add_lesion(image, lesion, study, canvas)
+    if study.lesions:
+        own = np.random.default_rng([study.seed, 1])  # without lesions the rest would look the same
+        ragged = Canvas(canvas.x, canvas.y, own).noise(0.12)
+        for lesion in study.lesions:
+            image = _add_lesion(image, lesion, study.modality, canvas, ragged)
     image = _acquire(image, study.modality, canvas)
     return np.round(np.clip(image, 0.0, 1.0) * 255.0).astype(np.uint8)
 
@@ -52,12 +55,13 @@ def _canvas(size: int, rng: np.random.Generator) -> Canvas:
     axis = (np.arange(size, dtype=np.float32) + 0.5) * (2.0 / size) - 1.0
     x, y = np.meshgrid(axis, axis)
     angle = rng.uniform(-0.06, 0.06)
+    cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     x_scale, y_scale = rng.uniform(0.98, 1.08, 2)
     x_shift, y_shift = rng.uniform(-0.03, 0.03, 2)
     canvas = Canvas(x=x, y=y, rng=rng)
     bend_x, bend_y = (0.022 * canvas.noise(0.35) for _ in range(2))
-    turned_x = np.cos(angle) * x - np.sin(angle) * y
-    turned_y = np.sin(angle) * x + np.cos(angle) * y
+    turned_x = cosine * x - sine * y
+    turned_y = sine * x + cosine * y
     return Canvas(
         x=np.float32(x_scale) * turned_x + bend_x - np.float32(x_shift),
         y=np.float32(y_scale) * turned_y + bend_y - np.float32(y_shift),
@@ -80,18 +84,18 @@ def _projection(study: Study, canvas: Canvas) -> Pixels:
     return (1.0 - np.exp(-1.6 * np.clip(attenuation, 0.0, None))).astype(np.float32)
 
 
-def _add_lesion(image: Pixels, lesion: Lesion, study: Study, canvas: Canvas) -> Pixels:
-    grey = np.float32(_LESION_GREY[study.modality])
-    ragged = canvas.noise(0.12)
+def _add_lesion(image: Pixels, lesion: Lesion, modality: Modality, canvas: Canvas, ragged: Pixels) -> Pixels:
+    """Paints a bright blob with a ragged edge and a thin dark rim."""
+    grey = np.float32(_LESION_GREY[modality])
     distance = canvas.radius(lesion.x, lesion.y, lesion.radius, lesion.radius) * (1.0 + 0.07 * ragged)
     rim = np.exp(-(((distance - 1.3) / 0.35) ** 2))
-    image = image * (1.0 - np.float32(0.12 if study.modality == "X-ray" else 0.25) * rim)
-    soft = np.float32(0.55 if study.modality == "X-ray" else 0.4)
+    image = image * (1.0 - np.float32(0.12 if modality == "X-ray" else 0.25) * rim)
+    soft = np.float32(0.55 if modality == "X-ray" else 0.4)
     mask = np.clip((1.05 - distance) / soft + 0.5, 0.0, 1.0)
     return image + (grey * (1.0 - 0.05 * ragged) - image) * mask
 
 
-def _acquire(image: Pixels, modality: str, canvas: Canvas) -> Pixels:
+def _acquire(image: Pixels, modality: Modality, canvas: Canvas) -> Pixels:
     """Adds what the machine adds: noise, and for MRI an uneven coil and rectified noise."""
     if modality == "CT":
         return image + 0.028 * canvas.noise(0.02) * (0.35 + image)
