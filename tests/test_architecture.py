@@ -12,7 +12,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("umd", "callbacks", "datamodules")
 # The composition root, and the lazy face of the package.
 MAY_IMPORT_ALL = {"umd.cli", "umd.lightning_cli", "umd"}
-SHARED_BY_STAGES = {"umd.modules.base", "umd.modules.objectives", "umd.modules.reconstruction"}
+SHARED_BY_STAGES = {
+    f"umd.modules.{name}" for name in ("answering", "base", "downstream", "objectives", "reconstruction")
+}
 
 
 def imports(source: str, name: str, is_package: bool = False) -> set[str]:

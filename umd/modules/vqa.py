@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from umd.batch import VQABatch
-from umd.encoders import EncoderConfig, Pooled
-from umd.heads.split_head import Contribution, SplitHead
+from umd.encoders import EncoderConfig
+from umd.heads.split_head import Contribution
 from umd.losses.answering import answer_loss
 from umd.metrics import VQAAccuracy
-from umd.modules.base import StageModule
-from umd.optim import OptimizerConfig, ParameterGroup
-from umd.protocols import HasAnswers, HasDescription
-
-Inputs = Literal["both", "image", "text"]
+from umd.modules.answering import AnsweringModule, Inputs
+from umd.optim import OptimizerConfig
+from umd.protocols import HasAnswers
 
 
-class VQAClassifier(StageModule):
+class VQAClassifier(AnsweringModule):
     """Choose each question's answer from a vocabulary, with a head whose two halves can be weighed apart.
 
     Args:
@@ -46,92 +42,36 @@ class VQAClassifier(StageModule):
         contribution: Contribution = "last_layer",
         inputs: Inputs = "both",
     ) -> None:
-        for name, value, allowed in (
-            ("contribution", contribution, get_args(Contribution)),
-            ("inputs", inputs, get_args(Inputs)),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name} is '{value}'; allowed: {', '.join(allowed)}")
-        super().__init__(encoder, optimizer, init_from)
-        self.contribution: Contribution = contribution
-        self.inputs = inputs
+        super().__init__(encoder, optimizer, init_from, contribution, inputs)
         self.validation_accuracy = VQAAccuracy()
         self.test_accuracy = VQAAccuracy()
-        self._contributions: dict[str, Tensor] = {}
         self._test_rows: list[dict[str, Any]] = []
-        self._description: Mapping[str, str] = {}
         if answers is not None:
-            self._build_head(answers)
+            self.build_head(answers, "answers")
 
-    def _build_head(self, answers: Sequence[str]) -> None:
-        if not answers:
-            raise ValueError("the answer vocabulary is empty")
-        self.hparams["answers"] = list(answers)
-        self.answers = tuple(answers)
-        self.answer_number = {answer: number for number, answer in enumerate(self.answers)}
-        if len(self.answer_number) != len(self.answers):
-            raise ValueError("the answer vocabulary holds an answer twice")
-        self.head = SplitHead(self.encoder.width, len(self.answers)).to(self.device)
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The answer vocabulary."""
+        return self.names
 
     def setup(self, stage: str) -> None:
         """Take the answer vocabulary from the data where none was given."""
-        data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, HasDescription):
-            self._description = data.description
         if not hasattr(self, "head"):
+            data = getattr(self.trainer, "datamodule", None)
             if not isinstance(data, HasAnswers):
                 raise ValueError("VQAClassifier needs `answers`, or a data module for question answering")
-            self._build_head(data.answers)
+            self.build_head(data.answers, "answers")
         super().setup(stage)
-
-    def parameter_groups(self) -> Sequence[ParameterGroup]:
-        """Encoders at lr; fusion and head at their multiples."""
-        head = ParameterGroup("head", list(self.head.parameters()), self.optimizer_config.head_multiplier)
-        return [*self.encoder_groups(), head]
-
-    def modality_parameters(self) -> Mapping[str, list[Parameter]]:
-        """See `umd.protocols.HasModalities`."""
-        return self.encoder.modality_parameters()
-
-    def modality_contributions(self) -> Mapping[str, Tensor]:
-        """See `umd.protocols.HasModalities`."""
-        return dict(self._contributions)
-
-    def after_optimizer_step(self) -> None:
-        """Contributions are summed anew for the next step."""
-        self._contributions = {}
 
     def labels(self, batch: VQABatch) -> Tensor:
         """(B,) int64 numbers of the true answers, -1 where an answer is not in the vocabulary."""
-        numbers = [self.answer_number.get(answer, -1) for answer in batch.answers]
-        return torch.tensor(numbers, device=self.device)
-
-    def pool(self, batch: VQABatch) -> Pooled:
-        """The batch's pooled features, from what `inputs` lets the model see."""
-        pixels = self.encoder.vision.normalize(batch.image)
-        input_ids, attention_mask = batch.input_ids, batch.attention_mask
-        if self.inputs == "text":
-            pixels = torch.zeros_like(pixels)
-        elif self.inputs == "image":
-            input_ids, attention_mask = input_ids[:, :1], attention_mask[:, :1]
-        pooled: Pooled = self.encoder.pool(self.encoder(pixels, input_ids, attention_mask))
-        return pooled
-
-    def forward(self, batch: VQABatch) -> Tensor:
-        """Logits over the answers, (B, A)."""
-        logits: Tensor = self.head(self.pool(batch))
-        return logits
+        return self.numbers(batch.answers)
 
     def training_step(self, batch: VQABatch, batch_idx: int) -> Tensor:
         """The loss of one batch; contributions are added to this step's sums."""
-        pooled = self.pool(batch)
-        logits = self.head(pooled)
         labels = self.labels(batch)
+        logits = self.training_logits(batch, labels)
         loss = answer_loss(logits, labels)
-        for name, values in self.head.contributions(pooled, labels, self.contribution).items():
-            total = values.sum()
-            earlier = self._contributions.get(name)
-            self._contributions[name] = total if earlier is None else earlier + total
         correct = (logits.detach().argmax(1) == labels).float().mean() * 100
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
         self.log("train/accuracy", correct, prog_bar=True, batch_size=len(batch))
@@ -168,12 +108,7 @@ class VQAClassifier(StageModule):
 
     def test_report(self) -> Mapping[str, Any]:
         """See `umd.protocols.HasReport`."""
-        facts = dict(self._description)
-        data, protocol = facts.pop("data", "unnamed data"), facts.pop("protocol", None)
-        title = f"{data}, protocol {protocol}" if protocol else data
-        if self.inputs != "both":
-            title += f", {self.inputs}-only control"
-        notes = [f"{name}: {value}" for name, value in facts.items()]
+        title, notes = self.report_heading()
         notes.append(
             "Accuracy in per cent with a 95 % bootstrap interval over questions; ceiling: share of questions whose "
             f"answer is among the {len(self.answers)} that the model can give."
