@@ -54,7 +54,7 @@ def _in_the_users_words(function: Callable[[list[str]], None], arguments: list[s
     """Show an error that this project raised on purpose as its message alone; any other keeps its traceback."""
     try:
         function(arguments)
-    except (ValueError, OSError, TypeError) as error:
+    except (ValueError, OSError, TypeError, ImportError) as error:
         frame = error.__traceback__
         while frame is not None and frame.tb_next is not None:
             frame = frame.tb_next

@@ -1,6 +1,6 @@
 """The encoder registry and the multi-modal encoder built from it."""
 
-from umd.encoders import bert, clip, vit
+from umd.encoders import bert, clip, efficientnet_lite, lstm, minilm, timm_nets, torchvision_nets, vit
 from umd.encoders.multimodal import EncoderConfig, Features, MultimodalEncoder, Pooled
 from umd.encoders.registry import TEXT, VISION, build_text, build_vision, tokenizer_for
 
@@ -15,6 +15,11 @@ __all__ = [
     "build_text",
     "build_vision",
     "clip",
+    "efficientnet_lite",
+    "lstm",
+    "minilm",
+    "timm_nets",
     "tokenizer_for",
+    "torchvision_nets",
     "vit",
 ]

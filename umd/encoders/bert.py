@@ -54,6 +54,19 @@ def bert_base(weights: str | None = None, layers: int = 12, dropout: float = 0.1
     return _bert("google-bert/bert-base-uncased", weights, vocab_size=30522, layers=layers, dropout=dropout)
 
 
+@TEXT.register("scibert", tokenizer="allenai/scibert_scivocab_uncased")
+def scibert(weights: str | None = None, layers: int = 12, dropout: float = 0.1) -> BertText:
+    """SciBERT, uncased, with its own vocabulary (Beltagy et al., 2019); `layers` keeps the first ones only."""
+    return _bert("allenai/scibert_scivocab_uncased", weights, vocab_size=31090, layers=layers, dropout=dropout)
+
+
+@TEXT.register("pubmedbert", tokenizer="microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract")
+def pubmedbert(weights: str | None = None, layers: int = 12, dropout: float = 0.1) -> BertText:
+    """PubMedBERT, trained on abstracts (Gu et al., 2021; now named BiomedBERT); `layers` keeps the first ones only."""
+    hub_name = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
+    return _bert(hub_name, weights, vocab_size=30522, layers=layers, dropout=dropout)
+
+
 @TEXT.register("roberta_base", tokenizer="FacebookAI/roberta-base")
 def roberta_base(weights: str | None = None, layers: int = 12, dropout: float = 0.1) -> BertText:
     """RoBERTa-base (Liu et al., 2019); `layers` keeps the first ones only."""

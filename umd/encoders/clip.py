@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from umd.encoders.interfaces import VisionEncoder
-from umd.encoders.pretrained import load_transformers_weights
+from umd.encoders.openai_clip import from_openai
+from umd.encoders.pretrained import fill, interpolate_positions, load_transformers_weights, read_state_dict
 from umd.encoders.registry import VISION
 from umd.masking import PatchMask
 
@@ -83,7 +86,9 @@ def _published(
     blocks: int | None,
 ) -> CLIPVision:
     encoder = CLIPVision(image_size, width=width, depth=blocks or depth, heads=width // 64, patch_size=patch_size)
-    if weights is not None:
+    if weights is not None and (Path(weights).is_file() or weights.endswith((".pt", ".pth"))):
+        _fill_from_openai(encoder, weights, whole=blocks is None)
+    elif weights is not None:
         load_transformers_weights(
             encoder.model,
             name if weights == "default" else weights,
@@ -93,9 +98,22 @@ def _published(
     return encoder
 
 
+def _fill_from_openai(encoder: CLIPVision, path: str, whole: bool) -> None:
+    state = from_openai(read_state_dict(path), path)
+    table = encoder.position_table.removeprefix("model.")
+    if table in state:
+        state[table] = interpolate_positions(state[table], encoder.grid)
+    # With fewer blocks than published, the ones behind are left out on purpose.
+    fill(encoder.model, state, path, unused=() if whole else ("encoder.layers.",))
+
+
 @VISION.register("clip_vit_b16")
 def clip_vit_b16(image_size: int, weights: str | None = None, blocks: int | None = None) -> CLIPVision:
-    """CLIP ViT-B/16; `blocks` keeps the first ones only (the released UMD code keeps 11 of 12)."""
+    """CLIP ViT-B/16; `blocks` keeps the first ones only (the released UMD code keeps 11 of 12).
+
+    As for all CLIP entries, `weights` is "default", a folder as `transformers` saves it, or a `.pt` file with the
+    plain state dict of OpenAI's own model (`visual.conv1.weight`, ...).
+    """
     return _published(
         "openai/clip-vit-base-patch16", image_size, weights, width=768, depth=12, patch_size=16, blocks=blocks
     )
@@ -106,6 +124,14 @@ def clip_vit_b32(image_size: int, weights: str | None = None, blocks: int | None
     """CLIP ViT-B/32; `blocks` keeps the first ones only."""
     return _published(
         "openai/clip-vit-base-patch32", image_size, weights, width=768, depth=12, patch_size=32, blocks=blocks
+    )
+
+
+@VISION.register("clip_vit_l14")
+def clip_vit_l14(image_size: int, weights: str | None = None, blocks: int | None = None) -> CLIPVision:
+    """CLIP ViT-L/14; `blocks` keeps the first ones only."""
+    return _published(
+        "openai/clip-vit-large-patch14", image_size, weights, width=1024, depth=24, patch_size=14, blocks=blocks
     )
 
 

