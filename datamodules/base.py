@@ -96,6 +96,7 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         self._problems = Problems(self.title)
         self._published: dict[Split, list[RecordT]] | None = None
         self._usable: dict[Split, list[RecordT]] = {}
+        self._looked_at: dict[Split, int] = {}
         self._paths: dict[str, Path] = {}
         self._unusable: dict[str, str] = {}
         self._tokenizer: Any = None
@@ -115,6 +116,10 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
     def locate(self, image: str) -> Path:
         """The file of an image name."""
         return self.root / image
+
+    def most_rows(self, split: Split) -> int | None:
+        """How many usable rows of a split to take, from its beginning; None: all."""
+        return None
 
     def make_collate(self) -> Callable[[Sequence[Item[Any]]], ImageTextBatch]:
         """What turns a list of items into a batch."""
@@ -153,18 +158,26 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
                 f"{self.title}: no {split} split in {self.root} (there: {', '.join(published) or 'none'}); "
                 f"looked for {self.layout}"
             )
-        self._check_images(published[split])
-        usable = [record for record in published[split] if record.image in self._paths]
-        for record in published[split]:
-            if record.image in self._unusable:
-                self._problems.add(
-                    f"{split} row left out: {self._unusable[record.image]}",
-                    f"{record.sample_id} ({record.image})",
-                )
+        rows, most = published[split], self.most_rows(split)
+        usable: list[RecordT] = []
+        looked_at = 0
+        while looked_at < len(rows) and (most is None or len(usable) < most):
+            wanted = rows[looked_at : None if most is None else looked_at + most - len(usable)]
+            looked_at += len(wanted)
+            self._check_images(wanted)
+            for record in wanted:
+                if record.image in self._paths:
+                    usable.append(record)
+                else:
+                    self._problems.add(
+                        f"{split} row left out: {self._unusable[record.image]}",
+                        f"{record.sample_id} ({record.image})",
+                    )
         if not usable:
             raise ValueError(f"the {split} split has no usable row (root {self.root}). {self._problems}")
         self._problems.warn()
         self._usable[split] = usable
+        self._looked_at[split] = looked_at
         return usable
 
     def prepare_data(self) -> None:
@@ -238,8 +251,8 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         """The data set and the number of rows of each split that was used, for table titles."""
         sizes = {"data": self.title}
         for split, usable in self._usable.items():
-            published = len(self._read()[split])
-            left_out = f" of {published} (images unusable)" if len(usable) < published else ""
+            looked_at = self._looked_at[split]
+            left_out = f" of {looked_at} (images unusable)" if len(usable) < looked_at else ""
             sizes[split] = f"{len(usable)}{left_out}"
         return sizes
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 from datamodules.base import ImageTextDataModule, Split
+from datamodules.files import read_lines
 from datamodules.problems import Problems
 
 SPLIT_SEED = 20200513
@@ -34,20 +34,6 @@ class CaptionRecord:
     image: str
     text: str
     other_texts: tuple[str, ...] = ()
-
-
-def read_lines(path: Path, problems: Problems) -> Iterator[tuple[str, str]]:
-    """The lines of a text file that are neither blank nor broken UTF-8, each after its "file:number"."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            where = f"{path.name}:{number}"
-            try:
-                text = line.decode("utf-8")
-            except UnicodeDecodeError:
-                problems.add("line that is not UTF-8, left out", where)
-                continue
-            if text.strip():
-                yield where, text
 
 
 def read_roco(path: Path, problems: Problems) -> list[tuple[str, str]]:

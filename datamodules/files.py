@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,3 +29,17 @@ def read_rows(path: Path, problems: Problems) -> list[dict[str, Any]]:
         else:
             problems.add("entry that is no row, left out", f"{path.name}, entry {number}")
     return rows
+
+
+def read_lines(path: Path, problems: Problems) -> Iterator[tuple[str, str]]:
+    """The lines of a text file that are neither blank nor broken UTF-8, each after its "file:number"."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            where = f"{path.name}:{number}"
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                problems.add("line that is not UTF-8, left out", where)
+                continue
+            if text.strip():
+                yield where, text

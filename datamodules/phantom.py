@@ -67,7 +67,7 @@ class PhantomVQA(VQARAD):
         cache: str | None = None,
         seed: int = 0,
     ) -> None:
-        _check(size, phantom_seed)
+        check_arguments(size, phantom_seed)
         super().__init__(
             root or str(default_root(f"vqa-{size}-{phantom_seed}-v{VERSION}")),
             annotations="single",
@@ -138,7 +138,7 @@ class PhantomCaptions(RadiologyCaptions):
         cache: str | None = None,
         seed: int = 0,
     ) -> None:
-        _check(size, phantom_seed)
+        check_arguments(size, phantom_seed)
         super().__init__(
             roco_root=root or str(default_root(f"captions-{size}-{phantom_seed}-v{VERSION}")),
             tokenizer=tokenizer,
@@ -175,7 +175,12 @@ class PhantomCaptions(RadiologyCaptions):
         return {**super().description, "data": self.title}
 
 
-def _check(size: int, phantom_seed: int) -> None:
+def check_arguments(size: int, phantom_seed: int) -> None:
+    """Checks the arguments that all phantoms have.
+
+    Raises:
+        ValueError: One is out of its range.
+    """
     for argument, value, least in (("size", size, 2), ("phantom_seed", phantom_seed, 0)):
         if value < least:
             raise ValueError(f"{argument} must be at least {least}, not {value}")

@@ -1,0 +1,192 @@
+"""ROCO (Pelka et al., 2018) for image-text retrieval: pairs, and in training other texts beside each of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, cast
+
+import numpy as np
+from torch import Tensor
+
+from datamodules.base import Split
+from datamodules.captions import CaptionRecord, RadiologyCaptions
+from datamodules.collate import ImageTextCollate, tokenize
+from datamodules.loading import EndlessSequence, Item
+from datamodules.problems import Problems
+from umd.batch import ImageTextBatch, RetrievalBatch
+
+SHUFFLE_SEED = 42
+"""Of the shuffle before the first test pairs are taken, as the field does it; not the training seed."""
+
+OTHER_TEXTS_STREAM = 1
+"""Keeps the choice of the other texts apart from the augmentation, which has the same seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalItem(Item[CaptionRecord]):
+    """An item with texts that do not belong to it.
+
+    Attributes:
+        others: N texts of other rows of the split.
+    """
+
+    others: tuple[str, ...]
+
+
+class PairsWithOthers(EndlessSequence[CaptionRecord]):
+    """Pairs, each with other texts of the split, drawn by (seed, pass, row).
+
+    The texts of an item differ from each other and from its own one, upper and lower case aside.
+
+    Args:
+        pairs: The pairs.
+        number: Other texts a pair.
+
+    Raises:
+        ValueError: The split has too few different texts.
+    """
+
+    def __init__(self, pairs: EndlessSequence[CaptionRecord], number: int) -> None:
+        super().__init__(
+            pairs.records, pairs.paths, pairs.load, pairs.transform, seed=pairs.seed, vary_text=pairs.vary_text
+        )
+        self.number = number
+        texts: dict[str, str] = {}
+        for record in self.records:
+            texts.setdefault(record.text.casefold(), record.text)
+        if len(texts) <= number:
+            raise ValueError(
+                f"other_texts: {number} a pair need at least {number + 1} different texts in the training split, "
+                f"which has {len(texts)}"
+            )
+        places = {text: place for place, text in enumerate(texts)}
+        self.own = [places[record.text.casefold()] for record in self.records]
+        self.texts = tuple(texts.values())
+
+    def __getitem__(self, key: int) -> RetrievalItem:
+        item = super().__getitem__(key)
+        epoch, index = divmod(key, len(self.records))
+        generator = np.random.default_rng((self.seed, epoch, index, OTHER_TEXTS_STREAM))
+        chosen = generator.choice(len(self.texts) - 1, self.number, replace=False)
+        chosen += chosen >= self.own[index]
+        others = tuple(self.texts[place] for place in chosen)
+        return RetrievalItem(item.record, item.image, item.text, item.index, others)
+
+
+class RetrievalCollate(ImageTextCollate):
+    """Builds a `RetrievalBatch`; items that are no `RetrievalItem`s have no other texts."""
+
+    def __call__(self, items: Sequence[Item[Any]]) -> RetrievalBatch:
+        """The batch of these items, in their order; all texts are padded to one length."""
+        batch = super().__call__(items)
+        others = [text for item in items if isinstance(item, RetrievalItem) for text in item.others]
+        tokens = cast(dict[str, Tensor], tokenize(self.tokenizer, [*batch.texts, *others], self.text_length))
+        own = {name: tensor[: len(items)] for name, tensor in tokens.items()}
+        shape = (len(items), len(others) // len(items), tokens["input_ids"].shape[1])
+        return RetrievalBatch(
+            **{field.name: getattr(batch, field.name) for field in fields(batch)} | own,
+            other_input_ids=tokens["input_ids"][len(items) :].reshape(shape),
+            other_attention_mask=tokens["attention_mask"][len(items) :].reshape(shape),
+        )
+
+
+class ROCORetrieval(RadiologyCaptions):
+    """ROCO for image-text retrieval.
+
+    A training pair comes with other texts of the training split. Validation and test are the first pairs whose
+    image is usable after a shuffle with seed 42 (UMD, section 4.1.2, as released), without other texts.
+
+    Args:
+        root: Folder with `{train,validation,test}/radiology/{captions.txt,images/}`.
+        other_texts: Texts of other pairs that a training pair comes with; 0: none, as for TD-Calib.
+        validation_pairs: Most pairs in validation.
+        test_pairs: Most pairs in test.
+        minimum_words: Pairs whose caption has fewer words are left out, in all splits.
+        tokenizer: As in `ImageTextDataModule`, like all that follow.
+        image_size: Pixels.
+        text_length: Tokens.
+        batch_size: Samples a device.
+        num_workers: Processes a device.
+        random_resized_crop: Train on random crops.
+        cache: Folder for decoded images.
+        seed: Of order, augmentation and choice of the other texts.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    title: ClassVar[str] = "ROCO"
+    layout: ClassVar[str] = "{train,validation,test}/radiology/{captions.txt,images/}"
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        other_texts: int = 15,
+        validation_pairs: int = 2000,
+        test_pairs: int = 2000,
+        minimum_words: int = 3,
+        tokenizer: str = "embedded",
+        image_size: int = 64,
+        text_length: int = 64,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        random_resized_crop: bool = True,
+        cache: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        least = {"other_texts": 0, "validation_pairs": 1, "test_pairs": 1, "minimum_words": 1}
+        given = (other_texts, validation_pairs, test_pairs, minimum_words)
+        for argument, value in zip(least, given, strict=True):
+            if value < least[argument]:
+                raise ValueError(f"{argument} must be at least {least[argument]}, not {value}")
+        super().__init__(
+            roco_root=root,
+            tokenizer=tokenizer,
+            image_size=image_size,
+            text_length=text_length,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            random_resized_crop=random_resized_crop,
+            cache=cache,
+            seed=seed,
+        )
+        self.other_texts = other_texts
+        self.minimum_words = minimum_words
+        self._most: dict[Split, int] = {"validation": validation_pairs, "test": test_pairs}
+        self._too_short: dict[Split, int] = {}
+
+    def most_rows(self, split: Split) -> int | None:
+        """The number of pairs asked for, in validation and test."""
+        return self._most.get(split)
+
+    def read(self, problems: Problems) -> dict[Split, list[CaptionRecord]]:
+        """The pairs whose captions are long enough; those of validation and test shuffled with seed 42."""
+        splits = super().read(problems)
+        for split, records in splits.items():
+            if split in self._most:
+                random.Random(SHUFFLE_SEED).shuffle(records)
+            splits[split] = [record for record in records if len(record.text.split()) >= self.minimum_words]
+            self._too_short[split] = len(records) - len(splits[split])
+        return splits
+
+    def make_collate(self) -> Callable[[Sequence[Item[Any]]], ImageTextBatch]:
+        """What turns a list of items into a `RetrievalBatch`."""
+        return RetrievalCollate(self.tokenizer, self.text_length)
+
+    @property
+    def description(self) -> dict[str, str]:
+        """Data set, pairs of each split that was used, how they were chosen, and captions that were too short."""
+        description = {**super().description, "data": self.title}
+        for split in self._usable:
+            if split in self._most and self._looked_at[split] < len(self._read()[split]):
+                description[split] += f", the first after a shuffle with seed {SHUFFLE_SEED}"
+        if short := sum(self._too_short[split] for split in self._usable):
+            description[f"captions of fewer than {self.minimum_words} words, left out"] = str(short)
+        return description
+
+    def _dataset(self, split: Split) -> EndlessSequence[CaptionRecord]:
+        pairs = super()._dataset(split)
+        return PairsWithOthers(pairs, self.other_texts) if split == "train" and self.other_texts else pairs

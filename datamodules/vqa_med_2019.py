@@ -1,0 +1,184 @@
+"""VQA-Med-2019 (Ben Abacha et al., CLEF 2019): questions about modality, plane, organ and abnormality."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal, get_args
+
+from datamodules.answers import normalize_answer
+from datamodules.base import Split
+from datamodules.files import read_lines
+from datamodules.problems import Problems
+from datamodules.vqa import VQADataModule, VQARecord
+
+Category = Literal["modality", "plane", "organ", "abnormality"]
+
+CATEGORIES: tuple[Category, ...] = get_args(Category)
+DEFAULT_CATEGORIES: tuple[Category, ...] = ("modality", "plane", "organ")
+"""Without abnormality, as the field does it: nearly every abnormality has an answer of its own."""
+
+FOLDERS: dict[Split, tuple[str, str]] = {
+    "train": ("ImageClef-2019-VQA-Med-Training", "train"),
+    "validation": ("ImageClef-2019-VQA-Med-Validation", "val"),
+    "test": ("VQAMed2019Test", "test"),
+}
+"""The folder of each split, as published and in the shorter form."""
+
+IMAGE_FOLDERS: dict[Split, str] = {
+    "train": "Train_images",
+    "validation": "Val_images",
+    "test": "VQAMed2019_Test_Images",
+}
+SHORT_IMAGE_FOLDER = "images"
+TEST_FILE = "VQAMed2019_Test_Questions_w_Ref_Answers.txt"
+
+SEVERAL = "#"
+"""Between the answers of a test question that has several."""
+
+
+class VQAMed2019(VQADataModule):
+    """VQA-Med-2019; its splits share no image, and validation is its own under both protocols.
+
+    Without abnormality, 9,600 questions about 3,200 images in train, 1,500 about 500 in validation, 375 about 375
+    in test. A question is closed if its answer is yes or no. Nine test questions about organs list several
+    answers ("a#b"); such a list is compared as a whole, so a model that gives one of them counts as wrong;
+    `description` says how many there are.
+
+    Args:
+        root: Folder with `ImageClef-2019-VQA-Med-Training/`, `ImageClef-2019-VQA-Med-Validation/` and
+            `VQAMed2019Test/`, or with `train/`, `val/` and `test/`, which hold the same files; their images may
+            also be in `images/`.
+        categories: Of "modality", "plane", "organ" and "abnormality", those to use; None: the first three.
+        protocol: As in `VQADataModule`, like all that follow.
+        validation_fraction: Only used where the validation folder is missing.
+        tokenizer: Name or folder.
+        image_size: Pixels.
+        text_length: Tokens.
+        batch_size: Samples a device.
+        num_workers: Processes a device.
+        random_resized_crop: Train on random crops.
+        cache: Folder for decoded images.
+        seed: Of order and augmentation.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    title: ClassVar[str] = "VQA-Med-2019"
+    layout: ClassVar[str] = ", ".join(f"{published}/ (or {short}/)" for published, short in FOLDERS.values())
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        categories: list[Category] | None = None,
+        protocol: Literal["clean", "paper"] = "clean",
+        validation_fraction: float = 0.1,
+        tokenizer: str = "embedded",
+        image_size: int = 64,
+        text_length: int = 32,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        random_resized_crop: bool = True,
+        cache: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        chosen = DEFAULT_CATEGORIES if categories is None else tuple(categories)
+        if not chosen or not set(chosen) <= set(CATEGORIES):
+            raise ValueError(f"categories must be some of {', '.join(CATEGORIES)}, not {list(chosen)}")
+        super().__init__(
+            root,
+            protocol=protocol,
+            validation_fraction=validation_fraction,
+            tokenizer=tokenizer,
+            image_size=image_size,
+            text_length=text_length,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            random_resized_crop=random_resized_crop,
+            cache=cache,
+            seed=seed,
+        )
+        self.categories: tuple[Category, ...] = tuple(category for category in CATEGORIES if category in chosen)
+
+    def read_published(self, problems: Problems) -> dict[Split, list[VQARecord]]:
+        """Reads the splits whose folders are there.
+
+        Raises:
+            FileNotFoundError: None of them is, or a folder lacks its file of questions.
+        """
+        splits: dict[Split, list[VQARecord]] = {}
+        for split, names in FOLDERS.items():
+            name = next((name for name in names if (self.root / name).is_dir()), None)
+            if name is not None:
+                splits[split] = self._read_split(split, self.root / name, problems)
+        if not splits:
+            raise self.nothing_found()
+        return splits
+
+    @property
+    def description(self) -> dict[str, str]:
+        """As in `VQADataModule`, with the categories and the number of lists of answers."""
+        rest = super().description
+        description = {"data": rest.pop("data"), "categories": ", ".join(self.categories), **rest}
+        if lists := sum(SEVERAL in record.answer for record in self._usable.get("test", ())):
+            description["test questions with several answers, compared as a whole"] = str(lists)
+        return description
+
+    def _read_split(self, split: Split, folder: Path, problems: Problems) -> list[VQARecord]:
+        images = next(
+            (name for name in (IMAGE_FOLDERS[split], SHORT_IMAGE_FOLDER) if (folder / name).is_dir()),
+            IMAGE_FOLDERS[split],
+        )
+        records = []
+        for where, category, line in self._lines(split, folder, problems):
+            parts = [part.strip() for part in line.split("|", 2)]
+            answer = normalize_answer(parts[-1])
+            if len(parts) != 3 or not parts[0]:
+                problems.add("line that is not image|question|answer, left out", where)
+            elif not parts[1]:
+                problems.add("line without a question, left out", where)
+            elif answer is None:
+                problems.add("line without an answer, left out", where)
+            else:
+                image = f"{folder.name}/{images}/{parts[0]}.jpg"
+                closed = answer in ("yes", "no")
+                records.append(VQARecord(f"{category}/{parts[0]}", image, parts[1], answer, closed, category))
+        return records
+
+    def _lines(self, split: Split, folder: Path, problems: Problems) -> list[tuple[str, Category, str]]:
+        """The lines of the chosen categories, as "file:number", category and image|question|answer."""
+        if split == "test":
+            return self._test_lines(existing(folder / TEST_FILE), problems)
+        suffix = "train" if split == "train" else "val"
+        return [
+            (where, category, line)
+            for number, category in enumerate(CATEGORIES, start=1)
+            if category in self.categories
+            for where, line in read_lines(
+                existing(folder / "QAPairsByCategory" / f"C{number}_{category.capitalize()}_{suffix}.txt"), problems
+            )
+        ]
+
+    def _test_lines(self, path: Path, problems: Problems) -> list[tuple[str, Category, str]]:
+        lines = []
+        for where, line in read_lines(path, problems):
+            image, _, rest = line.partition("|")
+            name, _, rest = rest.partition("|")
+            category = next((known for known in CATEGORIES if known == name.strip().lower()), None)
+            if category is None:
+                problems.add(f"line whose category is none of {', '.join(CATEGORIES)}, left out", where)
+            elif category in self.categories:
+                lines.append((where, category, f"{image}|{rest}"))
+        return lines
+
+
+def existing(path: Path) -> Path:
+    """The same path.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{VQAMed2019.title}: there is no {path.name} in {path.parent}")
+    return path
