@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +14,16 @@ import torch
 
 from datamodules.answers import answer_vocabulary, normalize_answer
 from datamodules.base import ImageTextDataModule, Split
-from datamodules.collate import ImageTextCollate
+from datamodules.collate import ImageTextCollate, tokenize
 from datamodules.loading import Item
 from datamodules.problems import Problems
 from umd.batch import ImageTextBatch, VQABatch
 
 SPLIT_SEED = 20180516
 """Of the validation images; not the training seed, so that all seeds share one split."""
+
+_SPELLED_APART = re.compile(r"(?<=\d) ?\. ?(?=\d)|(?<=\w) ' (?=\w)| (?=%)")
+"""Marks that WordPiece takes out of "3.4 cm", "patient's" and "5%", and that normalisation would remove."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +138,13 @@ class VQACollate(ImageTextCollate):
         """The batch of these items, in their order."""
         batch = super().__call__(items)
         records: list[VQARecord] = [item.record for item in items]
+        answers = tuple(record.answer for record in records)
+        tokens = tokenize(self.tokenizer, answers, self.text_length)
         return VQABatch(
             **{field.name: getattr(batch, field.name) for field in fields(batch)},
-            answers=tuple(record.answer for record in records),
+            answers=answers,
+            answer_input_ids=tokens["input_ids"],
+            answer_attention_mask=tokens["attention_mask"],
             closed=torch.tensor([record.closed for record in records]),
             has_twin=torch.tensor([record.has_twin for record in records]),
             question_types=tuple(record.question_type for record in records),
@@ -158,7 +166,7 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
             carves; 0: no validation split.
         tokenizer: As in `ImageTextDataModule`, like all that follow.
         image_size: Pixels.
-        text_length: Tokens.
+        text_length: Most tokens of a question, and of an answer.
         batch_size: Samples a device.
         num_workers: Processes a device.
         random_resized_crop: Train on random crops.
@@ -235,6 +243,16 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
             if published.get("validation") is not published.get("test"):
                 splits += ["validation"] if "validation" in published else []
         return answer_vocabulary(record.answer for split in splits for record in self.records(split))
+
+    def answer_tokens(self, answers: Sequence[str]) -> list[list[int]]:
+        """Each answer's token ids, start and end token included, at most `text_length` of them."""
+        encoded = self.tokenizer(list(answers), truncation=True, max_length=self.text_length, padding=False)
+        return [list(ids) for ids in encoded["input_ids"]]
+
+    def answer_text(self, token_ids: Sequence[int]) -> str:
+        """The normalised answer that these ids spell, special tokens left out; "" where they spell nothing."""
+        text = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        return normalize_answer(_SPELLED_APART.sub(lambda mark: mark[0].strip(), text)) or ""
 
     def make_collate(self) -> Callable[[Sequence[Item[Any]]], ImageTextBatch]:
         """What turns a list of items into a `VQABatch`."""

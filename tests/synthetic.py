@@ -42,6 +42,12 @@ M3AE = replace(RECONSTRUCTION, preset="m3ae")
 OPTIMIZER = OptimizerConfig(lr=1e-3, fusion_multiplier=1.0, head_multiplier=1.0, warmup_ratio=0.0)
 
 
+def answer_tokens(answer: str) -> list[int]:
+    """Two tokens an answer, different for each of `ANSWERS`, between start and end."""
+    number = ANSWERS.index(answer)
+    return [START, MASK + 1 + number, MASK + 2 + number % 2, END]
+
+
 def vqa_batch(size: int = 4, *, seed: int = 0, image_size: int = IMAGE_SIZE, length: int = 9) -> VQABatch:
     """Random pairs whose texts have different lengths, and words of one or two tokens."""
     draw = random.Random(seed)
@@ -67,6 +73,8 @@ def vqa_batch(size: int = 4, *, seed: int = 0, image_size: int = IMAGE_SIZE, len
         texts=tuple(f"text {row}" for row in range(size)),
         image_names=tuple(f"{row}.png" for row in range(size)),
         answers=answers,
+        answer_input_ids=torch.tensor([answer_tokens(answer) for answer in answers]),
+        answer_attention_mask=torch.ones(size, 4, dtype=torch.bool),
         closed=torch.tensor([answer in ("yes", "no") for answer in answers]),
         has_twin=torch.zeros(size, dtype=torch.bool),
         question_types=("",) * size,

@@ -64,12 +64,16 @@ class VQABatch(ImageTextBatch):
 
     Attributes:
         answers: B true answers after VQA normalisation (method: lower case, articles, punctuation, numbers).
+        answer_input_ids: (B, M) int64 token ids of the answers, start and end token included, padded on the right.
+        answer_attention_mask: (B, M) bool, True at real tokens.
         closed: (B,) bool, True for a closed question (yes / no and the like), False for an open one.
         has_twin: (B,) bool, True where the field's training split holds a reworded twin of this question.
         question_types: B names of the question's type as the data set gives it ("" where it gives none).
     """
 
     answers: tuple[str, ...]
+    answer_input_ids: Tensor
+    answer_attention_mask: Tensor
     closed: Tensor
     has_twin: Tensor
     question_types: tuple[str, ...]

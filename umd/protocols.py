@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -59,6 +59,19 @@ class HasAnswers(Protocol):
     @property
     def answers(self) -> tuple[str, ...]:
         """The answer vocabulary: normalised answers, most frequent first."""
+        ...
+
+
+@runtime_checkable
+class HasAnswerTokens(Protocol):
+    """A data module that can write answers as tokens, and read them from tokens."""
+
+    def answer_tokens(self, answers: Sequence[str]) -> list[list[int]]:
+        """Each answer's token ids, start and end token included, cut as the batches' answers are."""
+        ...
+
+    def answer_text(self, token_ids: Sequence[int]) -> str:
+        """The answer that these ids spell, special tokens left out, normalised as the batches' answers are."""
         ...
 
 
