@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from umd.encoders import EncoderConfig, MultimodalEncoder
-    from umd.modules import MRPretrain, TDCalib, VQAClassifier
+    from umd.modules import Classification, MRPretrain, Retrieval, TDCalib, VQAClassifier
     from umd.optim import OptimizerConfig
 
 __all__ = [
+    "Classification",
     "EncoderConfig",
     "MRPretrain",
     "MultimodalEncoder",
     "OptimizerConfig",
+    "Retrieval",
     "TDCalib",
     "VQAClassifier",
 ]
@@ -25,6 +27,8 @@ _HOMES = {
     "OptimizerConfig": "umd.optim",
     "MRPretrain": "umd.modules",
     "TDCalib": "umd.modules",
+    "Classification": "umd.modules",
+    "Retrieval": "umd.modules",
     "VQAClassifier": "umd.modules",
 }
 

@@ -10,7 +10,13 @@ from typing import Any
 
 from umd.checkpoints import RECIPE_KEY, read_checkpoint
 
-_STAGES = {"MRPretrain": "pretrain", "TDCalib": "calibrate", "VQAClassifier": "vqa"}
+_STAGES = {
+    "MRPretrain": "pretrain",
+    "TDCalib": "calibrate",
+    "VQAClassifier": "vqa",
+    "Classification": "classification",
+    "Retrieval": "retrieval",
+}
 
 
 def stage_of(class_path: str) -> str:

@@ -1,0 +1,251 @@
+"""Image-text retrieval by scoring pairs (UMD section 3.3.2)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from umd.batch import ImageTextBatch, RetrievalBatch
+from umd.encoders import EncoderConfig, Features, Pooled
+from umd.gallery import Cache, Gallery, GalleryBuilder, join_rows
+from umd.heads.pair_scorer import PairScorer
+from umd.losses.ranking import ranking_loss
+from umd.modules.downstream import DownstreamModule
+from umd.optim import OptimizerConfig, ParameterGroup
+from umd.retrieval_metrics import RECALL_REPORT_COLUMNS, Scores, recall, recall_report, shortlists
+
+logger = logging.getLogger(__name__)
+
+MANY_PAIRS = 200_000
+"""From here on, scoring all pairs takes long enough to say so."""
+
+SHOWN = 5
+"""Texts that a prediction lists for an image."""
+
+
+class Retrieval(DownstreamModule):
+    """Find the text of an image, and the image of a text, by a score for the fused pair.
+
+    The score starts as the "match" output of the pre-training's matching head, where the checkpoint that
+    `init_from` names has one. Each image and text goes through its own encoder once; only the fusion runs for
+    every pair. Evaluation ranks all texts of the split for each image and all images for each text.
+
+    Args:
+        encoder: the multi-modal encoder, as in the checkpoint that `init_from` names; `pooling: mean_padded`
+            is refused, because scores would depend on how far a text happens to be padded.
+        optimizer: AdamW and its schedule.
+        init_from: checkpoint of MR-Pretrain or TD-Calib; null starts from the encoders' own weights.
+        rerank: null scores every pair. A number k scores only each query's k nearest by a first pass, the cosine
+            between the projected summary tokens of both encoders; a true pair that is not among them counts as
+            never found. No objective of UMD trains this cosine (presets clip and flip come near): look at the
+            share of true pairs that survive, which is logged and reported.
+        pairs_per_pass: pairs that are fused at once in evaluation.
+        cache: where image features wait in evaluation: "cpu", or "device" where the GPU has room for them
+            (2,000 images of 577 tokens of 768 numbers: 1.8 GB in half precision).
+    """
+
+    hands_over = ("encoder.", "scorer.")
+
+    def __init__(
+        self,
+        encoder: EncoderConfig = EncoderConfig(image_size=384),  # noqa: B008 - frozen
+        optimizer: OptimizerConfig = OptimizerConfig(  # noqa: B008 - frozen
+            lr=5e-6, head_multiplier=5.0, weight_decay=0.1, schedule="cosine"
+        ),
+        init_from: str | None = None,
+        rerank: int | None = None,
+        pairs_per_pass: int = 256,
+        cache: Cache = "cpu",
+    ) -> None:
+        if cache not in get_args(Cache):
+            raise ValueError(f"cache is '{cache}'; allowed: {', '.join(get_args(Cache))}")
+        for name, value in (("rerank", rerank), ("pairs_per_pass", pairs_per_pass)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        super().__init__(encoder, optimizer, init_from)
+        if self.encoder.config.pooling == "mean_padded":
+            raise ValueError("pooling is 'mean_padded'; retrieval allows: first, mean")
+        self.rerank = rerank
+        self.pairs_per_pass = pairs_per_pass
+        self.scorer = PairScorer(self.encoder.width)
+        self._gallery = GalleryBuilder(cache)
+        self._test_rows: list[dict[str, Any]] = []
+        self._test_notes: list[str] = []
+
+    def translate(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The matching head's "match" row becomes the score's layer."""
+        mine = dict(weights)
+        for part in ("weight", "bias"):
+            rows = mine.pop(f"matching_head.{part}", None)
+            if rows is not None:
+                mine[f"scorer.linear.{part}"] = rows[1:]
+        return mine
+
+    def after_hand_over(self, missing: Sequence[str]) -> None:
+        """Say where the score starts at random."""
+        if any(name.startswith("scorer.") for name in missing):
+            logger.warning("'%s' has no matching head: the score starts at random", self.init_from)
+
+    def parameter_groups(self) -> Sequence[ParameterGroup]:
+        """Encoders at lr; fusion and score at their multiples."""
+        head = ParameterGroup("head", list(self.scorer.parameters()), self.optimizer_config.head_multiplier)
+        return [*self.encoder_groups(), head]
+
+    def fuse(self, text: Tensor, text_mask: Tensor, image: Tensor) -> Pooled:
+        """Pooled features of N pairs, from (N, L, W_T) and (N, 1 + P, W_I) of the uni-modal encoders."""
+        fused_text, fused_image = self.encoder.fusion(text, text_mask, image)
+        pooled: Pooled = self.encoder.pool(Features(fused_text, fused_image, text_mask))
+        return pooled
+
+    def candidates(self, batch: RetrievalBatch) -> Pooled:
+        """Pooled features of B * (1 + N) pairs: each image with its own text first, then with the others."""
+        ids = torch.cat([batch.input_ids[:, None], batch.other_input_ids], dim=1)
+        mask = torch.cat([batch.attention_mask[:, None], batch.other_attention_mask], dim=1).flatten(0, 1)
+        image = self.encoder.vision(self.encoder.vision.normalize(batch.image))
+        text = self.encoder.text(ids.flatten(0, 1), mask)
+        return self.fuse(text, mask, image.repeat_interleave(ids.shape[1], dim=0))
+
+    def forward(self, batch: RetrievalBatch) -> Tensor:
+        """Scores (B, 1 + N) of each image's own text and of the others."""
+        scores: Tensor = self.scorer(self.candidates(batch))
+        return scores.reshape(len(batch), -1)
+
+    def training_step(self, batch: RetrievalBatch, batch_idx: int) -> Tensor:
+        """The loss of one batch; contributions are added to this step's sums."""
+        texts = 1 + batch.other_input_ids.shape[1]
+        if texts == 1:
+            raise ValueError("retrieval learns from one true text against others, and the batch has no others")
+        pooled = self.candidates(batch)
+        scores = self.scorer(pooled).reshape(-1, texts)
+        loss = ranking_loss(scores)
+        self.add_contributions(self.scorer.contributions(pooled, texts))
+        first = (scores.detach().argmax(1) == 0).float().mean() * 100
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
+        self.log("train/accuracy", first, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def collect(self, batch: ImageTextBatch) -> None:
+        """Encode a batch's images and texts, for the end of the epoch."""
+        text = self.encoder.text(batch.input_ids, batch.attention_mask)
+        image = self.encoder.vision(self.encoder.vision.normalize(batch.image))
+        self._gallery.add(batch, text, image)
+
+    def forget_gallery(self) -> None:
+        """Start a new pass."""
+        self._gallery.clear()
+
+    on_validation_epoch_start = on_test_epoch_start = on_predict_epoch_start = forget_gallery
+
+    def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> None:
+        """Encode images and texts."""
+        self.collect(batch)
+
+    def test_step(self, batch: ImageTextBatch, batch_idx: int) -> None:
+        """Encode images and texts."""
+        self.collect(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log Recall@1/5/10 both ways and their mean in per cent, over all pairs of the split."""
+        self._log_recall("validation", self.score(self._gallery.join()))
+
+    def on_test_epoch_end(self) -> None:
+        """The same, and keep the table for `test_report`."""
+        gallery = self._gallery.join()
+        scores = self.score(gallery)
+        self._log_recall("test", scores)
+        self._test_rows = recall_report(scores.ranks())
+        pairs, texts = len(gallery.text_of), len(gallery.text)
+        self._test_notes = [
+            f"Recall@K in per cent with a 95 % bootstrap interval over queries; {pairs} images against {pairs} texts."
+        ]
+        if texts < pairs:
+            self._test_notes.append(f"Only {texts} texts differ; a tie counts against the query.")
+        if self.rerank is not None:
+            shares = ", ".join(f"{name.replace('_', ' ')} {share:.1f} %" for name, share in scores.survived().items())
+            self._test_notes.append(
+                f"First pass down to {self.rerank} candidates; true pairs that survive it: {shares}."
+            )
+
+    def _log_recall(self, split: str, scores: Scores) -> None:
+        values = recall(scores.ranks())
+        if self.rerank is not None:
+            values |= {f"{direction}_survived": share for direction, share in scores.survived().items()}
+        for name, value in values.items():
+            self.log(f"{split}/{name}", value, prog_bar=name == "mean_recall", rank_zero_only=False)
+
+    def test_report(self) -> Mapping[str, Any]:
+        """See `umd.protocols.HasReport`."""
+        title, notes = self.report_heading()
+        return {
+            "title": title,
+            "notes": [*notes, *self._test_notes],
+            "columns": list(RECALL_REPORT_COLUMNS),
+            "rows": self._test_rows,
+        }
+
+    def predict_step(self, batch: ImageTextBatch, batch_idx: int) -> list[dict[str, Any]]:
+        """One row an image, with the split's texts that suit it best: all rows at the last batch, none before.
+
+        Not before all texts of the split have been read is any image's best one known.
+        """
+        self.collect(batch)
+        if batch_idx + 1 < self.trainer.num_predict_batches[0]:
+            return []
+        gallery = self._gallery.join()
+        scores = self.score(gallery)
+        ranks = scores.ranks()["image_to_text"]
+        best = scores.to_text.topk(min(SHOWN, len(gallery.text)), dim=1).indices
+        return [
+            {
+                "index": index,
+                "sample_id": sample_id,
+                "image": image,
+                "ground_truth": text,
+                "rank": int(ranks[place]),
+            }
+            | {f"text_{k + 1}": gallery.strings[number] for k, number in enumerate(best[place].tolist())}
+            for place, index, (sample_id, image, text) in zip(
+                gallery.own.tolist(), gallery.own_index, gallery.own_names, strict=True
+            )
+        ]
+
+    @torch.no_grad()
+    def score(self, gallery: Gallery) -> Scores:
+        """Scores of all images and texts, each rank fusing its own images' pairs; wants all ranks."""
+        pairs, texts = len(gallery.text_of), len(gallery.text)
+        # Outside of a step, Lightning leaves mixed precision to us.
+        with self.trainer.precision_plugin.forward_context():
+            near_text, near_image = self._shortlists(gallery)
+            wanted = (near_text | near_image)[gallery.own]
+            number = int(wanted.sum())
+            if number >= MANY_PAIRS:
+                logger.info("scoring %s pairs of %s images and %s texts", f"{number:,}", f"{pairs:,}", f"{texts:,}")
+            scores = join_rows(self._fuse_and_score(gallery, wanted), gallery.own)
+        return Scores(scores=scores, near_text=near_text, near_image=near_image, text_of=gallery.text_of)
+
+    def _shortlists(self, gallery: Gallery) -> tuple[Tensor, Tensor]:
+        """(M, U) bool twice: which texts are scored for an image, and which images for a text."""
+        if self.rerank is None:
+            size = (len(gallery.text_of), len(gallery.text))
+            everything = torch.ones(size, dtype=torch.bool, device=self.device)
+            return everything, everything
+        image = functional.normalize(self.encoder.fusion.image_projection(gallery.image_summary).float(), dim=1)
+        text = functional.normalize(self.encoder.fusion.text_projection(gallery.text[:, 0]).float(), dim=1)
+        return shortlists(image @ text.T, self.rerank)
+
+    def _fuse_and_score(self, gallery: Gallery, wanted: Tensor) -> Tensor:
+        """Scores of this rank's images, (N, U), at the pairs in `wanted`; minus infinity elsewhere."""
+        kind = torch.promote_types(self.scorer.linear.weight.dtype, torch.float32)
+        scores = torch.full(wanted.shape, -torch.inf, dtype=kind, device=self.device)
+        pairs = wanted.nonzero()
+        for start in range(0, len(pairs), self.pairs_per_pass):
+            images, texts = pairs[start : start + self.pairs_per_pass].unbind(1)
+            few, place = torch.unique(images, return_inverse=True)
+            image = gallery.image[few.to(gallery.image.device)].to(self.device)[place]
+            scores[images, texts] = self.scorer(self.fuse(gallery.text[texts], gallery.text_mask[texts], image))
+        return scores
