@@ -40,7 +40,7 @@ _FINDINGS: tuple[tuple[Side, int], ...] = (
 # Where lesion centres may lie on the right half (centre x, centre y, half width, half height), -1..1, y down.
 _REGIONS: dict[tuple[Organ, Plane], tuple[float, float, float, float]] = {
     ("head", "axial"): (0.30, -0.02, 0.12, 0.44),
-    ("head", "coronal"): (0.31, -0.28, 0.13, 0.31),
+    ("head", "coronal"): (0.29, -0.28, 0.11, 0.30),
     ("head", "sagittal"): (0.36, -0.30, 0.18, 0.26),
     ("chest", "axial"): (0.46, -0.02, 0.16, 0.29),
     ("chest", "coronal"): (0.40, -0.16, 0.12, 0.36),
@@ -50,7 +50,7 @@ _REGIONS: dict[tuple[Organ, Plane], tuple[float, float, float, float]] = {
     ("abdomen", "sagittal"): (0.22, -0.16, 0.05, 0.46),
 }
 # Radius by number of lesions: three must fit on one side, and none is smaller than 6 pixels across at 64 x 64.
-_RADII = {1: (0.12, 0.16), 2: (0.115, 0.145), 3: (0.105, 0.125)}
+_RADII = {1: (0.125, 0.155), 2: (0.115, 0.145), 3: (0.105, 0.125)}
 _LEAST_GAP = 0.08
 _DRAWS = 128
 

@@ -20,6 +20,7 @@ from datamodules import phantom_files
 from datamodules.phantom import PhantomCaptions, PhantomVQA, default_root
 from datamodules.phantom_files import (
     STAMP_FILE,
+    VERSION,
     Splits,
     build_once,
     write_melinda,
@@ -301,7 +302,8 @@ def test_nothing_is_left_of_a_build_that_failed(tmp_path: Path) -> None:
 
 def test_the_default_root_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UMD_CACHE", str(tmp_path))
-    assert PhantomVQA(size=12).root == default_root("vqa-12-0-v1") == tmp_path / "phantom" / "vqa-12-0-v1"
+    name = f"vqa-12-0-v{VERSION}"
+    assert PhantomVQA(size=12).root == default_root(name) == tmp_path / "phantom" / name
     monkeypatch.delenv("UMD_CACHE")
     assert default_root("x") == Path.home() / ".cache" / "umd" / "phantom" / "x"
 
