@@ -13,6 +13,7 @@ from importlib.metadata import version
 
 _OWN_COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("umd.compare", "put the test results of several runs into one table"),
+    "convert": ("umd.convert", "turn a released UMD or M3AE checkpoint into one of this project"),
 }
 
 _HELP = """usage: umd COMMAND ...
@@ -55,14 +56,23 @@ def _in_the_users_words(function: Callable[[list[str]], None], arguments: list[s
     try:
         function(arguments)
     except (ValueError, OSError, TypeError, ImportError) as error:
+        ours = _raised_here(error)
+        if ours is None:
+            raise
+        sys.stderr.write(f"umd: {ours}\n")
+        raise SystemExit(2) from error
+
+
+def _raised_here(error: BaseException | None) -> BaseException | None:
+    """The error itself, or the one behind it, that a line of this project raised; None where a library did."""
+    while error is not None:
         frame = error.__traceback__
         while frame is not None and frame.tb_next is not None:
             frame = frame.tb_next
-        origin = frame.tb_frame.f_globals["__name__"].split(".")[0] if frame else ""
-        if origin not in ("umd", "callbacks", "datamodules"):
-            raise
-        sys.stderr.write(f"umd: {error}\n")
-        raise SystemExit(2) from error
+        if frame and frame.tb_frame.f_globals["__name__"].split(".")[0] in ("umd", "callbacks", "datamodules"):
+            return error
+        error = error.__cause__
+    return None
 
 
 if __name__ == "__main__":

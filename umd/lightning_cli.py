@@ -37,6 +37,14 @@ _USELESS_WARNINGS = (
 )
 
 
+_DESCRIPTIONS = {
+    "fit": "Train a stage; a stage with a result table ends with a test of its best checkpoint.",
+    "validate": "Evaluate a checkpoint on the validation split.",
+    "test": "Evaluate a checkpoint on the test split: a table on the terminal, as JSON and as CSV.",
+    "predict": "Write a checkpoint's answers on the test split to a CSV file.",
+}
+
+
 class UMDCLI(LightningCLI):
     """`umd fit|validate|test|predict`."""
 
@@ -54,7 +62,7 @@ class UMDCLI(LightningCLI):
             help="end a training with a test of its best checkpoint",
         )
         parser.link_arguments(
-            ("model.init_args.encoder.text", "model.init_args.encoder.text_weights"),
+            tuple(f"model.init_args.encoder.text{part}" for part in ("", "_weights", "_options")),
             "data.init_args.tokenizer",
             compute_fn=tokenizer_for,
         )
@@ -63,6 +71,7 @@ class UMDCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401
         """Parse, with the settings of a given checkpoint first, so that whatever the user gives wins."""
         self.restored: dict[str, Any] = {}
+        args = [args[0], *_nulls_as_config(args[1:])]
         path = _value_of("--ckpt_path", args)
         if path is not None and path not in ("best", "last", "hpc", "registry"):
             self.restored = recipe(path)
@@ -139,6 +148,29 @@ class UMDCLI(LightningCLI):
         )
 
 
+def _nulls_as_config(arguments: list[str]) -> list[str]:
+    """Rewrite `--model.encoder.text_weights null` as a config, where null means null.
+
+    On the command line, jsonargparse turns null two levels below a class into the text "None".
+    """
+    rewritten: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        key, equals, value = argument.partition("=")
+        part, *path = key.removeprefix("--").split(".")
+        nested = key.startswith("--") and part in ("model", "data") and len(path) > 1
+        if nested and not equals:
+            value = next(rest, "")
+        if nested and value == "null":
+            content: Any = None
+            for name in reversed(path[1:] if path[0] == "init_args" else path):
+                content = {name: content}
+            rewritten.append(f"--config={json.dumps({part: {'init_args': content}})}")
+        else:
+            rewritten += [argument] if equals or not nested else [argument, value]
+    return rewritten
+
+
 def _value_of(option: str, arguments: list[str]) -> str | None:
     for place, argument in enumerate(arguments):
         if argument == option and place + 1 < len(arguments):
@@ -169,6 +201,10 @@ def run(arguments: list[str]) -> None:
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
         save_config_kwargs={"overwrite": True},
+        parser_kwargs={
+            name: {"usage": f"umd {name} --config FILE [--config FILE ...] [--KEY VALUE ...]", "description": text}
+            for name, text in _DESCRIPTIONS.items()
+        },
         trainer_defaults={"log_every_n_steps": 10},
         args=arguments,
     )

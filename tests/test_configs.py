@@ -1,0 +1,106 @@
+"""Every shipped YAML runs: one optimizer step of tiny encoders on phantom data, through the command line's own code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from datamodules.phantom_files import write_roco, write_slake, write_vqa_rad
+from datamodules.phantom_studies import draw_splits
+from umd.lightning_cli import run
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+TINY = [
+    "--model.encoder.image_size=32",
+    "--model.encoder.vision=tiny_vit",
+    "--model.encoder.vision_weights=null",
+    "--model.encoder.vision_options={width: 16, depth: 1}",
+    "--model.encoder.text=tiny_bert",
+    "--model.encoder.text_weights=null",
+    "--model.encoder.text_options={width: 16, layers: 1}",
+    "--model.encoder.fusion_width=16",
+    "--model.encoder.fusion_layers=1",
+    "--model.encoder.fusion_heads=4",
+]
+SHORT = [
+    "--trainer.max_epochs=1",
+    "--trainer.max_steps=1",
+    "--trainer.limit_train_batches=1",
+    "--trainer.limit_val_batches=1",
+    "--trainer.limit_test_batches=1",
+    "--trainer.val_check_interval=null",
+    "--trainer.accumulate_grad_batches=1",
+    "--trainer.num_sanity_val_steps=0",
+    "--trainer.accelerator=cpu",
+    "--trainer.devices=1",
+    "--trainer.precision=32",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--data.batch_size=4",
+    "--data.num_workers=0",
+]
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a phantom in each published layout, under the names of the overlays in configs/data."""
+    root = tmp_path_factory.mktemp("phantoms")
+    three = draw_splits({"train": 12, "validation": 4, "test": 4}, seed=0)
+    two = {name: three[name] for name in ("train", "test")}
+    for layout in ("vqa_rad", "slake", "roco_medicat/roco"):
+        (root / layout).mkdir(parents=True)
+    write_vqa_rad(two, root / "vqa_rad", seed=0)
+    write_slake(three, root / "slake", seed=0)
+    write_roco(three, root / "roco_medicat" / "roco", seed=0)
+    return root
+
+
+def fit(folder: Path, configs: list[str], *arguments: str) -> Path:
+    """Train one step into `folder` and return the checkpoint that it leaves."""
+    given = [f"--config={CONFIGS / name}" for name in configs]
+    run(["fit", *given, *TINY, *SHORT, f"--runs={folder}", *arguments])
+    (last,) = folder.rglob("last.ckpt")
+    return last
+
+
+def step(path: Path) -> int:
+    """How many optimizer steps a checkpoint has behind it."""
+    done: int = torch.load(path, weights_only=True)["global_step"]
+    return done
+
+
+BASES = ["calibrate.yaml", "classification.yaml", "pretrain.yaml", "retrieval.yaml", "vqa.yaml"]
+OVERLAYS = {
+    "ablation/image_only.yaml": ["vqa.yaml"],
+    "ablation/text_only.yaml": ["vqa.yaml"],
+    "data/roco_medicat.yaml": ["pretrain.yaml"],
+    "data/slake.yaml": ["vqa.yaml"],
+    "data/vqa_rad.yaml": ["vqa.yaml"],
+    "recipe/calibrate_slake.yaml": ["calibrate.yaml", "data/slake.yaml"],
+    "recipe/calibrate_vqa_rad.yaml": ["calibrate.yaml", "data/vqa_rad.yaml"],
+    "recipe/pretrain.yaml": ["pretrain.yaml", "data/roco_medicat.yaml"],
+    "recipe/vqa_slake.yaml": ["vqa.yaml", "data/slake.yaml"],
+    "recipe/vqa_vqa_rad.yaml": ["vqa.yaml", "data/vqa_rad.yaml"],
+    "scale/paper.yaml": ["pretrain.yaml"],
+}
+
+
+def test_every_config_is_tested() -> None:
+    shipped = {str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml")}
+    assert shipped == {*BASES, *OVERLAYS}
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_base_config_trains_on_phantom_data(name: str, tmp_path: Path) -> None:
+    last = fit(tmp_path / "runs", [name], f"--data.root={tmp_path / 'data'}", "--data.size=12")
+    assert step(last) == 1
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_overlay_trains_on_the_layout_that_it_is_for(name: str, tmp_path: Path, phantoms: Path) -> None:
+    configs = [*OVERLAYS[name], name]
+    layout = next((Path(config).stem for config in configs if config.startswith("data/")), None)
+    data = [f"--data.root={phantoms / layout}"] if layout else [f"--data.root={tmp_path / 'data'}", "--data.size=12"]
+    assert step(fit(tmp_path / "runs", configs, *data)) == 1
