@@ -55,13 +55,15 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(f"{path}, line {line}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+        # The header is read as a row, so that a row with more cells than it has is an error and never shifts.
+        rows = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna("")
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"{path} is not a CSV file with a header: {error}") from error
-    if missing := [column for column in columns if column not in table.columns]:
+    header = [name.strip() for name in rows.iloc[0]]
+    if missing := [column for column in columns if column not in header]:
         named = " and no ".join(f"'{column}'" for column in missing)
-        raise ValueError(f"{path}: no column {named} (there: {', '.join(table.columns)})")
-    return pd.DataFrame({column: table[column].fillna("").str.split().str.join(" ") for column in columns})
+        raise ValueError(f"{path}: no column {named} (there: {', '.join(header)})")
+    return pd.DataFrame({column: rows[header.index(column)].iloc[1:].str.split().str.join(" ") for column in columns})
 
 
 class ClassificationCollate(ImageTextCollate):

@@ -132,7 +132,7 @@ class VQAMed2019(VQADataModule):
         )
         records = []
         for where, category, line in self._lines(split, folder, problems):
-            parts = [part.strip() for part in line.split("|", 2)]
+            parts = [part.strip() for part in line.split("|")]
             answer = normalize_answer(parts[-1])
             if len(parts) != 3 or not parts[0]:
                 problems.add("line that is not image|question|answer, left out", where)
