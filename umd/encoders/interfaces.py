@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import Parameter
 
 from umd.masking import PatchMask
 
@@ -127,7 +129,7 @@ class TextEncoder(nn.Module, ABC):
             )
 
 
-class PairEncoder(nn.Module):
+class PairEncoder(nn.Module, ABC):
     """An encoder of image-text pairs: one vision encoder, one text encoder, and whatever joins them.
 
     Args:
@@ -139,3 +141,7 @@ class PairEncoder(nn.Module):
         super().__init__()
         self.vision = vision
         self.text = text
+
+    @abstractmethod
+    def modality_parameters(self) -> Mapping[str, list[Parameter]]:
+        """The parameters of "vision" and of "language", none in both; what serves both is in neither."""

@@ -8,24 +8,24 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Parameter
 
-from umd.encoders import EncoderConfig
-from umd.modules.base import StageModule
+from umd.encoders import MultimodalEncoder
+from umd.modules.base import EncoderT, Stage, StageModule
 from umd.optim import OptimizerConfig
 from umd.protocols import HasDescription
 
 
-class DownstreamModule(StageModule):
+class Downstream(Stage[EncoderT]):
     """A stage on labelled pairs whose modalities can be coordinated (UMD section 3.3.2).
 
     Args:
-        encoder: the multi-modal encoder, as in the checkpoint that `init_from` names.
+        encoder: the encoder's settings, as in the checkpoint that `init_from` names.
         optimizer: AdamW and its schedule.
         init_from: checkpoint of an earlier stage; null starts from the encoders' own weights.
     """
 
     def __init__(
         self,
-        encoder: EncoderConfig | Mapping[str, Any],
+        encoder: object,
         optimizer: OptimizerConfig | Mapping[str, Any],
         init_from: str | None,
     ) -> None:
@@ -65,3 +65,7 @@ class DownstreamModule(StageModule):
         data, protocol = facts.pop("data", "unnamed data"), facts.pop("protocol", None)
         title = f"{data}, protocol {protocol}" if protocol else data
         return title, [f"{name}: {value}" for name, value in facts.items()]
+
+
+class DownstreamModule(Downstream[MultimodalEncoder], StageModule):
+    """A downstream stage on UMD's multi-modal encoder; arguments as in `Downstream`."""
