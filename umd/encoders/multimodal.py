@@ -12,6 +12,7 @@ from torch.nn import Parameter
 
 from umd.encoders.fusion import Fusion, initialize
 from umd.encoders.interfaces import PairEncoder
+from umd.encoders.one_modality import NoText, NoVision, OneModality
 from umd.encoders.registry import build_text, build_vision
 from umd.masking import PatchMask
 
@@ -24,14 +25,14 @@ class EncoderConfig:
 
     Attributes:
         image_size: pixels along the side of the square input.
-        vision: name of the vision encoder in the registry.
-        vision_weights: null (random), "default" (hub or package) or a local folder.
+        vision: name of the vision encoder in the registry; null for a model of the text alone.
+        vision_weights: null (random), "default" (hub or package) or a local path.
         vision_options: further options of that encoder's builder.
-        text: name of the text encoder in the registry.
-        text_weights: null (random), "default" (hub or package) or a local folder.
+        text: name of the text encoder in the registry; null for a model of the image alone.
+        text_weights: null (random), "default" (hub or package) or a local path.
         text_options: further options of that encoder's builder.
-        fusion_width: size D of a fused token.
-        fusion_layers: co-attention layers N_m per modality.
+        fusion_width: size D of a fused token; with one encoder, its tokens are projected to it.
+        fusion_layers: co-attention layers N_m per modality; with one encoder, there are none.
         fusion_heads: attention heads of the fusion.
         fusion_dropout: dropout of the fusion.
         fusion_layer_norm_eps: epsilon of the fusion's LayerNorms.
@@ -40,10 +41,10 @@ class EncoderConfig:
     """
 
     image_size: int = 288
-    vision: str = "clip_vit_b16"
+    vision: str | None = "clip_vit_b16"
     vision_weights: str | None = None
     vision_options: dict[str, Any] = field(default_factory=dict)
-    text: str = "roberta_base"
+    text: str | None = "roberta_base"
     text_weights: str | None = None
     text_options: dict[str, Any] = field(default_factory=dict)
     fusion_width: int = 768
@@ -55,6 +56,12 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         """Check what the type system cannot."""
+        if self.vision is None and self.text is None:
+            raise ValueError("vision and text are both null; at least one encoder is needed")
+        for name in ("vision", "text"):
+            left_over = [f"{name}_{part}" for part in ("weights", "options") if getattr(self, f"{name}_{part}")]
+            if getattr(self, name) is None and left_over:
+                raise ValueError(f"{name} is null, so {' and '.join(left_over)} must not be set")
         if self.pooling not in get_args(Pooling):
             raise ValueError(f"pooling is '{self.pooling}'; allowed: {', '.join(get_args(Pooling))}")
         if not 0 <= self.fusion_dropout < 1:
@@ -63,7 +70,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the multi-modal encoder puts out.
+    """What the multi-modal encoder puts out; of a modality that it does not have, one token of width 0.
 
     Attributes:
         text: Z_T, (B, L, D).
@@ -78,7 +85,7 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class Pooled:
-    """One vector per modality and sample.
+    """One vector per modality and sample; of a modality that the encoder does not have, one of width 0.
 
     Attributes:
         text: z_T, (B, D).
@@ -90,12 +97,12 @@ class Pooled:
 
     @property
     def joint(self) -> Tensor:
-        """The concatenation z = [z_T ; z_I], (B, 2 D)."""
+        """The concatenation z = [z_T ; z_I], (B, 2 D); with one modality (B, D)."""
         return torch.cat([self.text, self.image], dim=1)
 
 
 class MultimodalEncoder(PairEncoder):
-    """Vision encoder, text encoder, fusion and poolers.
+    """Vision encoder, text encoder, fusion and poolers; or one encoder, its projection and its pooler.
 
     Args:
         config: what to build.
@@ -103,29 +110,42 @@ class MultimodalEncoder(PairEncoder):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(
-            vision=build_vision(
+            vision=NoVision()
+            if config.vision is None
+            else build_vision(
                 config.vision,
                 image_size=config.image_size,
                 weights=config.vision_weights,
                 options=config.vision_options,
             ),
-            text=build_text(config.text, weights=config.text_weights, options=config.text_options),
+            text=NoText()
+            if config.text is None
+            else build_text(config.text, weights=config.text_weights, options=config.text_options),
         )
         self.config = config
         width = config.fusion_width
-        self.fusion = Fusion(
-            text_width=self.text.width,
-            image_width=self.vision.width,
-            width=width,
-            layers=config.fusion_layers,
-            heads=config.fusion_heads,
-            dropout=config.fusion_dropout,
-            layer_norm_eps=config.fusion_layer_norm_eps,
-        )
-        self.text_pooler = nn.Linear(width, width)
-        self.image_pooler = nn.Linear(width, width)
+        self.fusion: Fusion | OneModality
+        if self.modalities == 2:
+            self.fusion = Fusion(
+                text_width=self.text.width,
+                image_width=self.vision.width,
+                width=width,
+                layers=config.fusion_layers,
+                heads=config.fusion_heads,
+                dropout=config.fusion_dropout,
+                layer_norm_eps=config.fusion_layer_norm_eps,
+            )
+        else:
+            self.fusion = OneModality(text_width=self.text.width, image_width=self.vision.width, width=width)
+        self.text_pooler = nn.Identity() if config.text is None else nn.Linear(width, width)
+        self.image_pooler = nn.Identity() if config.vision is None else nn.Linear(width, width)
         initialize(self.text_pooler)
         initialize(self.image_pooler)
+
+    @property
+    def modalities(self) -> int:
+        """How many modalities it encodes: 2, or 1."""
+        return 2 - (self.config.vision is None) - (self.config.text is None)
 
     @property
     def width(self) -> int:
@@ -169,7 +189,15 @@ class MultimodalEncoder(PairEncoder):
         """Vision = E_I, its projection, the image stack; language = E_T, its projection, the text stack.
 
         The modality embedding and the poolers belong to neither (method: GM-Coord, UMD section 3.3.2).
+
+        Raises:
+            ValueError: the encoder has one modality.
         """
+        if not isinstance(self.fusion, Fusion):
+            raise ValueError(
+                f"encoder.{'vision' if self.config.vision is None else 'text'} is null: a model of one modality has "
+                "nothing to coordinate; leave callbacks.ModalityCoordination out"
+            )
         return {
             "vision": [*self.vision.parameters(), *self.fusion.image_parameters()],
             "language": [*self.text.parameters(), *self.fusion.text_parameters()],

@@ -116,8 +116,21 @@ def build_text(name: str, *, weights: str | None = None, options: Mapping[str, A
     return TEXT.build(name, options or {}, weights=weights)
 
 
-def tokenizer_for(name: str, weights: str | None = None) -> str:
-    """The tokenizer that goes with a text encoder: the folder of its weights, else the entry's own."""
+def tokenizer_for(name: str | None, weights: str | None = None, options: Mapping[str, Any] | None = None) -> str:
+    """The tokenizer that goes with a text encoder.
+
+    Args:
+        name: an entry of `TEXT`; None, where no text is read, gets the embedded tokenizer.
+        weights: null, "default", or the folder of its weights, which holds the tokenizer too.
+        options: the entry's options; "tokenizer", where the entry has such an option, goes before the entry's own.
+
+    Returns:
+        "embedded", a hub name or a folder.
+    """
+    if name is None:
+        return "embedded"
+    if options and "tokenizer" in options:
+        return str(options["tokenizer"])
     tokenizer = TEXT.find(name).tokenizer
     if callable(tokenizer):
         tokenizer = tokenizer()

@@ -14,18 +14,21 @@ Contribution = Literal["last_layer", "masked_head"]
 
 
 class SplitHead(nn.Module):
-    """Linear(2D, 2D), LayerNorm, GELU, Linear(2D, A).
+    """Linear(2D, 2D), LayerNorm, GELU, Linear(2D, A); with one modality D in the place of 2D.
 
     Args:
         width: size D of one modality's pooled feature.
         classes: number A of answers.
+        modalities: how many modalities z is made of, 2 or 1.
     """
 
-    def __init__(self, width: int, classes: int) -> None:
+    def __init__(self, width: int, classes: int, modalities: int = 2) -> None:
         super().__init__()
         self.width = width
-        self.hidden = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.LayerNorm(2 * width), nn.GELU())
-        self.last = nn.Linear(2 * width, classes)
+        self.modalities = modalities
+        joint = modalities * width
+        self.hidden = nn.Sequential(nn.Linear(joint, joint), nn.LayerNorm(joint), nn.GELU())
+        self.last = nn.Linear(joint, classes)
         initialize(self)
 
     def forward(self, pooled: Pooled) -> Tensor:
@@ -46,7 +49,12 @@ class SplitHead(nn.Module):
 
         Returns:
             {"language": C_T, "vision": C_I}, each (B,), detached.
+
+        Raises:
+            ValueError: z is made of one modality.
         """
+        if self.modalities != 2:
+            raise ValueError("a model of one modality has no contributions to weigh against each other")
         if method == "last_layer":
             weight_text, weight_image = self.last.weight[:, : self.width], self.last.weight[:, self.width :]
             half_bias = self.last.bias / 2

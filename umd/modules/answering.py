@@ -21,7 +21,8 @@ class AnsweringModule(DownstreamModule):
     """A split head on z, over names that are known when training starts.
 
     Args:
-        encoder: the multi-modal encoder, as in the checkpoint that `init_from` names.
+        encoder: the multi-modal encoder, as in the checkpoint that `init_from` names. With `vision` or `text` null
+            it is a baseline of one modality: no fusion, half of z, and no contributions.
         optimizer: AdamW and its schedule.
         init_from: checkpoint of an earlier stage; null starts from the encoders' own weights.
         contribution: how a modality's contribution (Eq. 10) is measured: by its half of the head's last layer
@@ -29,6 +30,8 @@ class AnsweringModule(DownstreamModule):
         inputs: "both", or one of "image" and "text" for a control that never sees the other: images turn
             uniformly grey, or texts are cut to their start token.
     """
+
+    takes_one_modality = True
 
     def __init__(
         self,
@@ -45,6 +48,8 @@ class AnsweringModule(DownstreamModule):
             if value not in allowed:
                 raise ValueError(f"{name} is '{value}'; allowed: {', '.join(allowed)}")
         super().__init__(encoder, optimizer, init_from)
+        if self.encoder.modalities == 1 and inputs != "both":
+            raise ValueError(f"inputs is '{inputs}', but the encoder has one modality: leave it at 'both'")
         self.contribution: Contribution = contribution
         self.inputs = inputs
 
@@ -61,7 +66,7 @@ class AnsweringModule(DownstreamModule):
         if len(self.number_of) != len(names):
             raise ValueError(f"the list of {called} holds one of them twice")
         self.hparams[called] = list(names)
-        self.head = SplitHead(self.encoder.width, len(names)).to(self.device)
+        self.head = SplitHead(self.encoder.width, len(names), self.encoder.modalities).to(self.device)
 
     def numbers(self, names: Sequence[str]) -> Tensor:
         """(B,) int64 numbers of these names, -1 where a name is none of the head's."""
@@ -96,11 +101,17 @@ class AnsweringModule(DownstreamModule):
             labels: (B,) int64 true numbers, -1 where unknown.
         """
         pooled = self.pool(batch)
-        self.add_contributions(self.head.contributions(pooled, labels, self.contribution))
+        if self.encoder.modalities == 2:
+            self.add_contributions(self.head.contributions(pooled, labels, self.contribution))
         logits: Tensor = self.head(pooled)
         return logits
 
     def report_heading(self) -> tuple[str, list[str]]:
         """As for every stage; a control is called one."""
         title, notes = super().report_heading()
-        return title if self.inputs == "both" else f"{title}, {self.inputs}-only control", notes
+        config = self.encoder.config
+        if self.encoder.modalities == 1:
+            title += f", text-only ({config.text})" if config.vision is None else f", image-only ({config.vision})"
+        elif self.inputs != "both":
+            title += f", {self.inputs}-only control"
+        return title, notes

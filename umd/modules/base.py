@@ -164,10 +164,13 @@ class StageModule(Stage[MultimodalEncoder]):
     """Base of UMD's stages: on the multi-modal encoder E = (E_I, E_T, F).
 
     Args:
-        encoder: the multi-modal encoder's settings.
+        encoder: the multi-modal encoder's settings; with one modality, where the stage takes that.
         optimizer: the optimizer's settings.
         init_from: checkpoint of an earlier stage whose weights a new training starts from.
     """
+
+    takes_one_modality: bool = False
+    """Whether the stage makes sense without a vision encoder, or without a text encoder."""
 
     def __init__(
         self,
@@ -180,6 +183,9 @@ class StageModule(Stage[MultimodalEncoder]):
     def build_encoder(self, settings: EncoderConfig | Mapping[str, Any], published: bool) -> MultimodalEncoder:
         """See `Stage.build_encoder`."""
         config = from_plain(EncoderConfig, settings)
+        for name in ("vision", "text"):
+            if getattr(config, name) is None and not self.takes_one_modality:
+                raise ValueError(f"encoder.{name} is null, but {type(self).__name__} needs both modalities")
         return MultimodalEncoder(config if published else replace(config, vision_weights=None, text_weights=None))
 
     def encoder_groups(self) -> list[ParameterGroup]:
