@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from tests.synthetic import ENCODER, vqa_batch
 from umd.encoders import MultimodalEncoder
+from umd.encoders.fusion import Fusion
 from umd.heads.text_decoder import TextDecoder
 from umd.losses.alignment import alignment_loss
 from umd.losses.answering import answer_loss
@@ -157,6 +158,7 @@ def test_feature_losses_reach_both_encoders_and_the_fusion(modality: str) -> Non
     else:
         loss = feature_loss(projection, student.text, teacher.text, batch.attention_mask)
     loss.backward()  # type: ignore[no-untyped-call]
+    assert isinstance(encoder.fusion, Fusion)
     stack = encoder.fusion.image_layers if modality == "image" else encoder.fusion.text_layers
     for part in (encoder.vision, encoder.text, encoder.fusion.text_projection, encoder.fusion.image_projection, stack):
         for name, parameter in part.named_parameters():
