@@ -7,18 +7,31 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from umd.encoders import EncoderConfig, MultimodalEncoder
-    from umd.modules import Classification, MRPretrain, Retrieval, TDCalib, VQAClassifier
+    from umd.encoders.ggp import GGPConfig, GGPEncoder
+    from umd.modules import (
+        Classification,
+        ContrastivePretrain,
+        MRPretrain,
+        Retrieval,
+        TDCalib,
+        VQAClassifier,
+        VQAGenerator,
+    )
     from umd.optim import OptimizerConfig
 
 __all__ = [
     "Classification",
+    "ContrastivePretrain",
     "EncoderConfig",
+    "GGPConfig",
+    "GGPEncoder",
     "MRPretrain",
     "MultimodalEncoder",
     "OptimizerConfig",
     "Retrieval",
     "TDCalib",
     "VQAClassifier",
+    "VQAGenerator",
 ]
 
 _HOMES = {
@@ -30,6 +43,10 @@ _HOMES = {
     "Classification": "umd.modules",
     "Retrieval": "umd.modules",
     "VQAClassifier": "umd.modules",
+    "GGPConfig": "umd.encoders.ggp",
+    "GGPEncoder": "umd.encoders.ggp",
+    "ContrastivePretrain": "umd.modules",
+    "VQAGenerator": "umd.modules",
 }
 
 

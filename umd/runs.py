@@ -16,6 +16,8 @@ _STAGES = {
     "VQAClassifier": "vqa",
     "Classification": "classification",
     "Retrieval": "retrieval",
+    "ContrastivePretrain": "contrastive_pretrain",
+    "VQAGenerator": "vqa_generation",
 }
 
 
