@@ -85,11 +85,18 @@ OVERLAYS = {
     "recipe/vqa_vqa_rad.yaml": ["vqa.yaml", "data/vqa_rad.yaml"],
     "scale/paper.yaml": ["pretrain.yaml"],
 }
+# The overlay, and the modality that its model does not have.
+BASELINES = {
+    "ablation/image_only_resnet101.yaml": "text",
+    "ablation/text_only_lstm.yaml": "vision",
+    "ablation/text_only_roberta.yaml": "vision",
+    "ablation/text_only_scibert.yaml": "vision",
+}
 
 
 def test_every_config_is_tested() -> None:
     shipped = {str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml")}
-    assert shipped == {*BASES, *OVERLAYS}
+    assert shipped == {*BASES, *OVERLAYS, *BASELINES}
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -104,3 +111,12 @@ def test_overlay_trains_on_the_layout_that_it_is_for(name: str, tmp_path: Path, 
     layout = next((Path(config).stem for config in configs if config.startswith("data/")), None)
     data = [f"--data.root={phantoms / layout}"] if layout else [f"--data.root={tmp_path / 'data'}", "--data.size=12"]
     assert step(fit(tmp_path / "runs", configs, *data)) == 1
+
+
+@pytest.mark.parametrize(("name", "absent"), BASELINES.items())
+def test_baseline_of_one_modality_trains(name: str, absent: str, tmp_path: Path) -> None:
+    data = [f"--data.root={tmp_path / 'data'}", "--data.size=12"]
+    without = [f"--model.encoder.{absent}=null", f"--model.encoder.{absent}_options={{}}"]
+    last = fit(tmp_path / "runs", ["classification.yaml", name], *data, *without)
+    assert step(last) == 1
+    assert not [key for key in torch.load(last, weights_only=True)["state_dict"] if key.startswith(f"encoder.{absent}")]
