@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -154,9 +155,11 @@ class Stage(LightningModule, Generic[EncoderT]):
         }
         data = getattr(self._trainer, "datamodule", None)
         if isinstance(data, LightningDataModule):
+            # Lightning also notes what a class passes on to its parent, which the class itself does not take.
+            taken = inspect.signature(type(data)).parameters
             checkpoint[RECIPE_KEY]["data"] = {
                 "class_path": _class_path(data),
-                "init_args": to_plain(dict(data.hparams)),
+                "init_args": {key: value for key, value in to_plain(dict(data.hparams)).items() if key in taken},
             }
 
 
