@@ -26,7 +26,7 @@ Splits = Mapping[str, Sequence[Study]]
 """Studies by split: "train", "validation", "test"; a layout without validation has no use for one."""
 
 STAMP_FILE = "phantom.json"
-VERSION = 2
+VERSION = 3
 """Of the generator: to be raised with every change of what it writes."""
 
 _ORGAN_CODES = {"head": "HEAD", "chest": "CHEST", "abdomen": "ABD"}

@@ -25,7 +25,9 @@ _CONTRAST: dict[str, dict[str, float]] = {
         "gas": 0.02, "disc": 0.2, "heart": 0.38, "mesentery": 0.56,
     },
 }  # fmt: skip
-_LESION_GREY = {"CT": 0.9, "MRI": 1.0, "X-ray": 0.95}
+# Lesions are the brightest thing in the picture, brighter than bone or fat: small models then learn to see them.
+_BRIGHTEST_TISSUE = 0.72
+_LESION_GREY = 1.0
 
 
 def render(study: Study, size: int = SIZE) -> NDArray[np.uint8]:
@@ -41,6 +43,7 @@ def render(study: Study, size: int = SIZE) -> NDArray[np.uint8]:
     rng = np.random.default_rng(study.seed)
     canvas = _canvas(size, rng)
     image = _slice(study, canvas) if study.modality != "X-ray" else _projection(study, canvas)
+    image = image * np.float32(_BRIGHTEST_TISSUE)
     if study.lesions:
         own = np.random.default_rng([study.seed, 1])  # without lesions the rest would look the same
         ragged = Canvas(canvas.x, canvas.y, own).noise(0.12)
@@ -86,7 +89,7 @@ def _projection(study: Study, canvas: Canvas) -> Pixels:
 
 def _add_lesion(image: Pixels, lesion: Lesion, modality: Modality, canvas: Canvas, ragged: Pixels) -> Pixels:
     """Paints a bright blob with a ragged edge and a thin dark rim."""
-    grey = np.float32(_LESION_GREY[modality])
+    grey = np.float32(_LESION_GREY)
     distance = canvas.radius(lesion.x, lesion.y, lesion.radius, lesion.radius) * (1.0 + 0.07 * ragged)
     rim = np.exp(-(((distance - 1.3) / 0.35) ** 2))
     image = image * (1.0 - np.float32(0.12 if modality == "X-ray" else 0.25) * rim)
