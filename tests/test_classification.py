@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import fields, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
+from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import (
@@ -29,6 +31,7 @@ from umd.classification_metrics import (
     weighted_auc,
     weighted_metrics,
 )
+from umd.compare import as_table, comparison
 from umd.losses.classification import classification_loss
 from umd.modules import Classification
 
@@ -273,3 +276,25 @@ def test_without_classes_the_error_says_what_is_needed(tmp_path: Path) -> None:
 def test_a_wrong_setting_is_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Classification(ENCODER, OPTIMIZER, **settings)
+
+
+def test_runs_can_be_compared_in_one_table_unless_they_are_of_different_tasks(tmp_path: Path) -> None:
+    probabilities, labels = samples(30, 3)
+    reports = {
+        "joint": classification_report(probabilities, labels),
+        "one_class": classification_report(probabilities, torch.zeros(30, dtype=torch.long)),
+        "vqa": [{"group": "open", "questions": 1, "accuracy": 50.0}],
+    }
+    for name, rows in reports.items():
+        (tmp_path / name).mkdir()
+        report = {"title": name, "columns": list(rows[0]), "rows": rows}
+        (tmp_path / name / "results.json").write_text(json.dumps(report))
+    console = Console(width=150, record=True, file=io.StringIO())
+    console.print(as_table(comparison([tmp_path / "joint", tmp_path / "one_class"])))
+    text = console.export_text()
+    row = reports["joint"][1]
+    assert f"{row['value']:.1f} [{row['interval_low']:.1f}, {row['interval_high']:.1f}]" in text
+    assert "macro AUC (30)" in text
+    assert "nan" not in text
+    with pytest.raises(ValueError, match="is of another task than"):
+        comparison([tmp_path / "joint", tmp_path / "vqa"])

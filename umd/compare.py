@@ -26,30 +26,39 @@ def read_results(run: Path) -> dict[str, Any]:
 
 
 def comparison(runs: list[Path]) -> pd.DataFrame:
-    """One row a run and group: run, title, and the columns of the runs' own reports."""
-    rows = []
+    """One row a run and group: run, title, and the columns of the runs' own reports.
+
+    Raises:
+        ValueError: the runs are of different tasks.
+    """
+    rows: list[dict[str, Any]] = []
+    columns: list[str] = []
     for run in runs:
         report = read_results(run)
+        columns = columns or report["columns"]
+        if report["columns"] != columns:
+            raise ValueError(f"'{run}' is of another task than '{runs[0]}': its results have other columns")
         rows += [{"run": run.name, "title": report["title"], **row} for row in report["rows"]]
     return pd.DataFrame(rows)
 
 
 def as_table(rows: pd.DataFrame) -> Table:
-    """Runs down, groups across: accuracy with its interval."""
-    groups = list(dict.fromkeys(rows["group"]))
-    table = Table(title="Accuracy in per cent [95 % interval]", title_justify="left")
+    """Runs down, groups across: the reports' third column with its interval."""
+    group_column, count_column, value_column = rows.columns[2:5]
+    groups = list(dict.fromkeys(rows[group_column]))
+    table = Table(title=f"{value_column.capitalize()} in per cent [95 % interval]", title_justify="left")
     table.add_column("run")
     for group in groups:
-        count = rows.loc[rows["group"] == group, "questions"].iloc[0]
+        count = rows.loc[rows[group_column] == group, count_column].iloc[0]
         table.add_column(f"{group} ({count})", justify="right", no_wrap=True)
     for run, part in rows.groupby("run", sort=False):
         cells = []
         for group in groups:
-            found = part[part["group"] == group]
+            found = part[(part[group_column] == group) & part[value_column].notna()]
             cells.append(
                 "-"
                 if found.empty
-                else f"{found['accuracy'].iloc[0]:.1f} "
+                else f"{found[value_column].iloc[0]:.1f} "
                 f"[{found['interval_low'].iloc[0]:.1f}, {found['interval_high'].iloc[0]:.1f}]"
             )
         table.add_row(str(run), *cells)
