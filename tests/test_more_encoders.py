@@ -66,7 +66,7 @@ def test_vision_encoder_is_pretrained_by_masking(name: str, tmp_path: Path) -> N
     config = replace(ENCODER, vision=name, vision_options=options, image_size=64)
     module = MRPretrain(config, OPTIMIZER, RECONSTRUCTION)
     before = {key: value.clone() for key, value in module.encoder.vision.named_buffers()}
-    train_one_step(module, tmp_path, 64)
+    train_one_step(module.train(), tmp_path, 64)
     # BatchNorm: the student's statistics have moved, the teacher has them, and normalises by them.
     after, kept = dict(module.encoder.vision.named_buffers()), dict(module.teacher.vision.named_buffers())
     for key in after:

@@ -101,7 +101,7 @@ def build_vision(
     Args:
         name: an entry of `VISION`.
         image_size: pixels along the side of the square input; learned positions are interpolated to it.
-        weights: None (random), "default" (hub or package), or a local folder.
+        weights: None (random), "default" (hub or package), or a local path.
         options: further arguments of the entry's builder.
 
     Raises:
