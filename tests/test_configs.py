@@ -19,11 +19,18 @@ TINY = [
     "--model.encoder.vision_options={width: 16, depth: 1}",
     "--model.encoder.text=tiny_bert",
     "--model.encoder.text_weights=null",
+    "--model.encoder.fusion_layers=1",
+]
+TINY_UMD = [
     "--model.encoder.text_options={width: 16, layers: 1}",
     "--model.encoder.fusion_width=16",
-    "--model.encoder.fusion_layers=1",
     "--model.encoder.fusion_heads=4",
 ]
+TINY_GGP = ["--model.encoder.text_options={width: 16}", "--model.encoder.text_layers=1"]
+TINY_STAGES = {
+    "contrastive_pretrain.yaml": TINY_GGP,
+    "vqa_generation.yaml": [*TINY_GGP, "--model.decoder.layers=1", "--model.decoder.weights=null"],
+}
 SHORT = [
     "--trainer.max_epochs=1",
     "--trainer.max_steps=1",
@@ -63,7 +70,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fit(folder: Path, configs: list[str], *arguments: str) -> Path:
     """Train one step into `folder` and return the checkpoint that it leaves."""
     given = [f"--config={CONFIGS / name}" for name in configs]
-    run(["fit", *given, *TINY, *SHORT, f"--runs={folder}", *arguments])
+    run(["fit", *given, *TINY, *TINY_STAGES.get(configs[0], TINY_UMD), *SHORT, f"--runs={folder}", *arguments])
     (last,) = folder.rglob("last.ckpt")
     return last
 
@@ -74,7 +81,15 @@ def step(path: Path) -> int:
     return done
 
 
-BASES = ["calibrate.yaml", "classification.yaml", "pretrain.yaml", "retrieval.yaml", "vqa.yaml"]
+BASES = [
+    "calibrate.yaml",
+    "classification.yaml",
+    "contrastive_pretrain.yaml",
+    "pretrain.yaml",
+    "retrieval.yaml",
+    "vqa.yaml",
+    "vqa_generation.yaml",
+]
 OVERLAYS = {
     "ablation/image_only.yaml": ["vqa.yaml"],
     "ablation/text_only.yaml": ["vqa.yaml"],
@@ -88,10 +103,14 @@ OVERLAYS = {
     "recipe/calibrate_slake.yaml": ["calibrate.yaml", "data/slake.yaml"],
     "recipe/calibrate_vqa_rad.yaml": ["calibrate.yaml", "data/vqa_rad.yaml"],
     "recipe/classification_melinda.yaml": ["classification.yaml", "data/melinda.yaml"],
+    "recipe/contrastive_pretrain_roco.yaml": ["contrastive_pretrain.yaml", "data/roco_medicat.yaml"],
     "recipe/pretrain.yaml": ["pretrain.yaml", "data/roco_medicat.yaml"],
     "recipe/retrieval_roco.yaml": ["retrieval.yaml", "data/roco.yaml"],
+    "recipe/vqa_generation_slake.yaml": ["vqa_generation.yaml", "data/slake.yaml"],
+    "recipe/vqa_generation_vqa_rad.yaml": ["vqa_generation.yaml", "data/vqa_rad.yaml"],
     "recipe/vqa_slake.yaml": ["vqa.yaml", "data/slake.yaml"],
     "recipe/vqa_vqa_rad.yaml": ["vqa.yaml", "data/vqa_rad.yaml"],
+    "scale/ggp.yaml": ["contrastive_pretrain.yaml"],
     "scale/paper.yaml": ["pretrain.yaml"],
 }
 # The overlay, and the modality that its model does not have.
