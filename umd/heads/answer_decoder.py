@@ -110,7 +110,6 @@ class AnswerDecoder(nn.Module):
         ended = torch.zeros(len(states), dtype=torch.bool, device=states.device)
         while written.shape[1] < max_length and not ended.all():
             following = self.predict(self(written, states, states_mask)[:, -1]).argmax(1)
-            following = following.masked_fill(ended, end)
             written = torch.cat([written, following[:, None]], dim=1)
             ended |= following == end
         answers: list[list[int]] = written[:, 1:].tolist()
