@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed
-from torch.distributed.nn.functional import all_gather
+from torch.autograd import Function
 
 
 def rank_and_ranks() -> tuple[int, int]:
@@ -14,23 +16,37 @@ def rank_and_ranks() -> tuple[int, int]:
     return 0, 1
 
 
+class _Gather(Function):
+    """All ranks' rows forward; backward, the sum over ranks of the gradients of this rank's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.rows = len(tensor)
+        rows = tensor.contiguous()
+        received = [torch.empty_like(rows) for _ in range(rank_and_ranks()[1])]
+        distributed.all_gather(received, rows)
+        return torch.cat(received)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ANN401
+        total = gradients[0].contiguous().clone()  # reduced in place
+        distributed.all_reduce(total)
+        first = rank_and_ranks()[0] * ctx.rows
+        return total[first : first + ctx.rows]
+
+
 def gather(tensor: Tensor) -> Tensor:
     """The rows of all ranks in the order of the ranks, (B, ...) -> (W * B, ...), with their gradients.
 
     A rank's rows receive the sum of the gradients that all ranks have for them, so that gradients averaged over
     ranks are those of the mean loss. Every rank must bring the same shape.
     """
-    ranks = rank_and_ranks()[1]
-    if ranks == 1:
+    if rank_and_ranks()[1] == 1:
         return tensor
-    if tensor.requires_grad:
-        parts: tuple[Tensor, ...] = all_gather(tensor.contiguous())  # type: ignore[no-untyped-call]
-        return torch.cat(parts)
     if tensor.dtype == torch.bool:  # which gloo does not know
         return gather(tensor.byte()).bool()
-    received = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(ranks)]
-    distributed.all_gather(received, tensor.contiguous())
-    return torch.cat(received)
+    gathered: Tensor = _Gather.apply(tensor)  # type: ignore[no-untyped-call]
+    return gathered
 
 
 def largest(number: int, device: torch.device) -> int:
