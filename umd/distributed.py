@@ -45,7 +45,7 @@ def gather(tensor: Tensor) -> Tensor:
         return tensor
     if tensor.dtype == torch.bool:  # which gloo does not know
         return gather(tensor.byte()).bool()
-    gathered: Tensor = _Gather.apply(tensor)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _Gather.apply(tensor)
     return gathered
 
 
