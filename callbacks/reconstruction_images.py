@@ -94,7 +94,10 @@ class ReconstructionImages(Callback):
             torch.no_grad(),
             trainer.precision_plugin.forward_context(),
         ):
-            image, masked, reconstruction = _reconstructing(pl_module).reconstruct(batch)
+            pictures = _reconstructing(pl_module).reconstruct(batch)
+        if pictures is None:
+            return
+        image, masked, reconstruction = pictures
         shown = slice(self.images)
         grid = reconstruction_grid(image[shown], masked[shown], reconstruction[shown])
         for board in boards:

@@ -28,8 +28,8 @@ class HasModalities(Protocol):
 class HasReconstructions(Protocol):
     """A module that can show what it rebuilds from a masked batch."""
 
-    def reconstruct(self, batch: ImageTextBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """The input, the masked input and the reconstruction, each (B, 3, H, W) float in 0..1."""
+    def reconstruct(self, batch: ImageTextBatch) -> tuple[Tensor, Tensor, Tensor] | None:
+        """The input, the masked input and the reconstruction, each (B, 3, H, W) float in 0..1; None: no images."""
         ...
 
 

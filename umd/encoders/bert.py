@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
+from umd.encoders.fusion import initial_std
 from umd.encoders.interfaces import TextEncoder
 from umd.encoders.pretrained import load_transformers_weights
 from umd.encoders.registry import TEXT
@@ -88,7 +89,7 @@ def roberta_base(weights: str | None = None, layers: int = 12, dropout: float = 
 @TEXT.register("tiny_bert", tokenizer="embedded")
 def tiny_bert(
     weights: str | None = None,
-    width: int = 96,
+    width: int = 64,
     layers: int = 2,
     heads: int = 4,
     vocab_size: int = 4096,
@@ -98,6 +99,7 @@ def tiny_bert(
     if weights is not None:
         raise ValueError(f"tiny_bert has no published weights: set text_weights to null, not '{weights}'")
     config = BertConfig(
+        initializer_range=initial_std(width),
         vocab_size=vocab_size,
         hidden_size=width,
         intermediate_size=4 * width,
@@ -113,7 +115,7 @@ def tiny_bert(
 @TEXT.register("tiny_roberta", tokenizer="FacebookAI/roberta-base")
 def tiny_roberta(
     weights: str | None = None,
-    width: int = 96,
+    width: int = 64,
     layers: int = 2,
     heads: int = 4,
     vocab_size: int = 50265,

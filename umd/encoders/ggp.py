@@ -74,7 +74,7 @@ def cross_attention_layers(text: BertText, first: int = 0) -> nn.ModuleList:
         layer = CoAttentionLayer(
             text.width, config.num_attention_heads, config.hidden_dropout_prob, config.layer_norm_eps
         )
-        initialize(layer)
+        initialize(layer, text.width)
         _copy_layer(cast(BertLayer, source), layer)
         layers.append(layer)
     return layers
@@ -120,7 +120,7 @@ class GGPEncoder(PairEncoder):
         self.config = config
         same = vision.width == text.width
         self.image_projection = nn.Identity() if same else nn.Linear(vision.width, text.width)
-        initialize(self.image_projection)
+        initialize(self.image_projection, text.width)
         self.fusion = cross_attention_layers(text, config.text_layers)
         text.model.encoder.layer = text.model.encoder.layer[: config.text_layers]
         text.model.config.num_hidden_layers = config.text_layers

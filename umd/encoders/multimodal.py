@@ -139,8 +139,8 @@ class MultimodalEncoder(PairEncoder):
             self.fusion = OneModality(text_width=self.text.width, image_width=self.vision.width, width=width)
         self.text_pooler = nn.Identity() if config.text is None else nn.Linear(width, width)
         self.image_pooler = nn.Identity() if config.vision is None else nn.Linear(width, width)
-        initialize(self.text_pooler)
-        initialize(self.image_pooler)
+        initialize(self.text_pooler, width)
+        initialize(self.image_pooler, width)
 
     @property
     def modalities(self) -> int:

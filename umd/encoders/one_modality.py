@@ -55,7 +55,7 @@ class OneModality(nn.Module):
         super().__init__()
         self.text_projection = nn.Linear(text_width, width) if text_width else nn.Identity()
         self.image_projection = nn.Linear(image_width, width) if image_width else nn.Identity()
-        initialize(self)
+        initialize(self, width)
 
     def forward(self, text: Tensor, text_mask: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Arguments and results as those of `Fusion`, the absent modality's token as it is."""

@@ -26,7 +26,7 @@ class PairScorer(nn.Module):
         super().__init__()
         self.width = width
         self.linear = nn.Linear(2 * width, 1)
-        initialize(self)
+        initialize(self, width)
         self.linear.bias.requires_grad_(False)
 
     def forward(self, pooled: Pooled) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -29,7 +30,9 @@ class SplitHead(nn.Module):
         joint = modalities * width
         self.hidden = nn.Sequential(nn.Linear(joint, joint), nn.LayerNorm(joint), nn.GELU())
         self.last = nn.Linear(joint, classes)
-        initialize(self)
+        initialize(self, width)
+        # Every answer starts at the rate of chance: sigmoids at one half would first have to unlearn A - 1 answers.
+        nn.init.constant_(self.last.bias, -math.log(max(classes - 1, 1)))
 
     def forward(self, pooled: Pooled) -> Tensor:
         """Logits (B, A)."""

@@ -28,7 +28,7 @@ class TextDecoder(nn.Module):
         self.dense = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width, eps=layer_norm_eps)
         self.predict = nn.Linear(width, vocab_size)
-        initialize(self)
+        initialize(self, width)
         if tied is not None:
             self.predict.weight = tied
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -83,9 +84,10 @@ class Stage(LightningModule, Generic[EncoderT]):
         mixed = hash((seed, *place, self.global_rank)) & 0x7FFF_FFFF_FFFF_FFFF
         return Generator(self.device).manual_seed(mixed)
 
-    def setup(self, stage: str) -> None:
-        """Start a new training from `init_from`."""
-        if stage == "fit" and self.init_from and not self.trainer.ckpt_path:
+    def on_fit_start(self) -> None:
+        """Start a new training from `init_from`; one that goes on from its own checkpoint does not read it."""
+        self.check_tokenizer()
+        if self.init_from and not self.trainer.ckpt_path:
             report = hand_over(self.init_from, self, self.hands_over, self.position_tables(), self.translate)
             lacking = [name for name in report.missing if name.startswith("encoder.")]
             if lacking:
@@ -106,7 +108,7 @@ class Stage(LightningModule, Generic[EncoderT]):
                 f"'{self.hparams['encoder']['text']}' embeds {embedded}: they do not belong together"
             )
 
-    on_fit_start = on_validation_start = on_test_start = on_predict_start = check_tokenizer
+    on_validation_start = on_test_start = on_predict_start = check_tokenizer
 
     def translate(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The earlier stage's weights under the names, and in the shapes, that they have here."""
@@ -120,8 +122,10 @@ class Stage(LightningModule, Generic[EncoderT]):
         groups = self.parameter_groups()
         check_partition(self, groups)
         optimizer = build_adamw(groups, self.optimizer_config)
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = build_schedule(optimizer, self.optimizer_config, steps)
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise ValueError("the learning rate needs an end: set trainer.max_steps or trainer.max_epochs")
+        schedule = build_schedule(optimizer, self.optimizer_config, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def optimizer_step(

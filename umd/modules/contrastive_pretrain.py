@@ -149,7 +149,7 @@ class ContrastivePretrain(GGPStage):
         self.text_contrast = nn.Linear(text.width, config.projection_width)
         self.matching_head = nn.Linear(text.width, 2)
         for head in (self.image_contrast, self.text_contrast, self.matching_head):
-            initialize(head)
+            initialize(head, text.width)
         self.text_decoder = tied_decoder(text)
         self.temperature = nn.Parameter(torch.tensor(config.temperature))
         self.momentum = copy.deepcopy(self._averaged()).requires_grad_(False).eval()

@@ -107,9 +107,11 @@ class ReconstructionConfig:
         for name, allowed in (("preset", get_args(Preset)), ("feature_target", get_args(FeatureTarget))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is '{getattr(self, name)}'; allowed: {', '.join(allowed)}")
-        for name in ("alpha", "teacher_decay", "text_mask_ratio"):
+        for name in ("alpha", "teacher_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
+        if not 0 < self.text_mask_ratio <= 1:
+            raise ValueError(f"text_mask_ratio is {self.text_mask_ratio}; it must be above 0 and at most 1")
         ratio = self.image_mask_ratio
         if ratio is None:
             return

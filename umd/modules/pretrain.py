@@ -55,6 +55,13 @@ class MRPretrain(ReconstructionModule):
             self.encoder.text.requires_grad_(False)
             self.encoder.fusion.image_projection.requires_grad_(True)  # the decoder reads through it
 
+    @torch.no_grad()
+    def after_optimizer_step(self) -> None:
+        """Move the teacher; keep the learned temperature from falling below 0.01, as CLIP does."""
+        super().after_optimizer_step()
+        if "contrastive" in self.reconstruction.objectives:
+            self.log_scale.clamp_(max=MAX_LOG_SCALE)
+
     def terms(self, batch: ImageTextBatch, *place: int) -> Terms:
         """All unweighted terms of the preset."""
         pixels = self.encoder.vision.normalize(batch.image)
@@ -93,4 +100,4 @@ class MRPretrain(ReconstructionModule):
             assert isinstance(gathered, Tensor)  # since a tensor went in: (ranks, 2, B, W)
             all_images, all_texts = gathered[:, 0].flatten(0, 1), gathered[:, 1].flatten(0, 1)
             offset = self.global_rank * len(batch)
-        return alignment_loss(image, text, all_images, all_texts, offset, self.log_scale.clamp(max=MAX_LOG_SCALE))
+        return alignment_loss(image, text, all_images, all_texts, offset, self.log_scale)

@@ -71,7 +71,7 @@ class ReconstructionModule(StageModule):
             self.text_decoder = TextDecoder(width, self.encoder.text.vocab_size)
         if "itm" in config.objectives:
             self.matching_head = nn.Linear(2 * width, 2)
-            initialize(self.matching_head)
+            initialize(self.matching_head, width)
         if self.has_teacher:
             self.image_feature_projection = nn.Linear(width, width)
             self.text_feature_projection = nn.Linear(width, width)
@@ -191,12 +191,16 @@ class ReconstructionModule(StageModule):
         self.log_dict(named, batch_size=len(batch), sync_dist=True)
 
     @torch.no_grad()
-    def reconstruct(self, batch: ImageTextBatch) -> tuple[Tensor, Tensor, Tensor]:
+    def reconstruct(self, batch: ImageTextBatch) -> tuple[Tensor, Tensor, Tensor] | None:
         """Input, masked input (hidden patches grey), and reconstruction, each (B, 3, S, S) in 0..1.
+
+        None where the preset rebuilds no images.
 
         Patches that stayed visible are shown as they are. Standardised patches get their own mean and deviation
         back, which the network does not predict.
         """
+        if "mim" not in self.reconstruction.objectives:
+            return None
         vision = self.encoder.vision
         pixels = vision.normalize(batch.image)
         mask = self.patch_mask(batch, SHOW)
