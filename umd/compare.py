@@ -47,10 +47,10 @@ def as_table(rows: pd.DataFrame) -> Table:
     group_column, count_column, value_column = rows.columns[2:5]
     groups = list(dict.fromkeys(rows[group_column]))
     table = Table(title=f"{value_column.capitalize()} in per cent [95 % interval]", title_justify="left")
-    table.add_column("run")
+    table.add_column("run", overflow="fold")
     for group in groups:
         count = rows.loc[rows[group_column] == group, count_column].iloc[0]
-        table.add_column(f"{group} ({count})", justify="right", no_wrap=True)
+        table.add_column(f"{group}\n({count})", justify="right", no_wrap=True)
     for run, part in rows.groupby("run", sort=False):
         cells = []
         for group in groups:
@@ -58,7 +58,7 @@ def as_table(rows: pd.DataFrame) -> Table:
             cells.append(
                 "-"
                 if found.empty
-                else f"{found[value_column].iloc[0]:.1f} "
+                else f"{found[value_column].iloc[0]:.1f}\n"
                 f"[{found['interval_low'].iloc[0]:.1f}, {found['interval_high'].iloc[0]:.1f}]"
             )
         table.add_row(str(run), *cells)

@@ -100,8 +100,8 @@ def build_adamw(groups: Sequence[ParameterGroup], config: OptimizerConfig) -> Ad
                 )
     if not settings:
         raise ValueError("nothing to train: every parameter is frozen")
-    on_gpu = all(p.is_cuda for setting in settings for p in setting["params"])
-    return AdamW(settings, lr=config.lr, betas=config.betas, eps=config.eps, fused=on_gpu or None)
+    on_cpu = all(p.device.type == "cpu" for setting in settings for p in setting["params"])
+    return AdamW(settings, lr=config.lr, betas=config.betas, eps=config.eps, fused=on_cpu or None)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: OptimizerConfig, steps: int) -> LRScheduler:

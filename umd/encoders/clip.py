@@ -142,7 +142,7 @@ def tiny_vit(
     width: int = 64,
     depth: int = 3,
     heads: int = 4,
-    patch_size: int = 8,
+    patch_size: int = 16,
 ) -> CLIPVision:
     """A small transformer of CLIP's kind for demonstrations and tests; it has no published weights."""
     if weights is not None:
