@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
-from datamodules.phantom_files import write_melinda, write_roco, write_slake, write_vqa_rad
+from datamodules.phantom_files import Splits, write_melinda, write_roco, write_slake, write_vqa_rad
+from datamodules.phantom_images import render
 from datamodules.phantom_studies import draw_splits
 from umd.lightning_cli import run
 
@@ -50,6 +52,25 @@ SHORT = [
 ]
 
 
+def write_vqa_med_2019(splits: Splits, root: Path) -> None:
+    """Three questions a study, in the shorter form of VQA-Med-2019's layout."""
+    for split, name in (("train", "train"), ("validation", "val"), ("test", "test")):
+        (root / name / "images").mkdir(parents=True)
+        (root / name / "QAPairsByCategory").mkdir()
+        lines: list[str] = []
+        for number, category in enumerate(("modality", "plane", "organ"), start=1):
+            rows = [
+                (f"{split}{place}", f"what {category} is shown?|{getattr(study, category)}")
+                for place, study in enumerate(splits[split])
+            ]
+            lines += [f"{image}|{category}|{rest}\n" for image, rest in rows]
+            file = root / name / "QAPairsByCategory" / f"C{number}_{category.capitalize()}_{name}.txt"
+            file.write_text("".join(f"{image}|{rest}\n" for image, rest in rows))
+        (root / name / "VQAMed2019_Test_Questions_w_Ref_Answers.txt").write_text("".join(lines))
+        for place, study in enumerate(splits[split]):
+            Image.fromarray(render(study)).save(root / name / "images" / f"{split}{place}.jpg")
+
+
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a phantom in each published layout, under the names of the overlays in configs/data."""
@@ -62,6 +83,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_slake(three, root / "slake", seed=0)
     write_roco(three, root / "roco_medicat" / "roco", seed=0)
     write_melinda(three, root / "melinda", seed=0)
+    write_vqa_med_2019(three, root / "vqa_med_2019")
     # Enough that fifteen other texts differ from a pair's own.
     write_roco(draw_splits({"train": 40, "validation": 4, "test": 4}, seed=0), root / "roco", seed=0)
     return root
@@ -97,10 +119,12 @@ OVERLAYS = {
     "data/roco.yaml": ["retrieval.yaml"],
     "data/roco_medicat.yaml": ["pretrain.yaml"],
     "data/slake.yaml": ["vqa.yaml"],
+    "data/vqa_med_2019.yaml": ["vqa.yaml"],
     "data/vqa_rad.yaml": ["vqa.yaml"],
     "recipe/calibrate_melinda.yaml": ["calibrate.yaml", "data/melinda.yaml"],
     "recipe/calibrate_roco.yaml": ["calibrate.yaml", "data/roco.yaml"],
     "recipe/calibrate_slake.yaml": ["calibrate.yaml", "data/slake.yaml"],
+    "recipe/calibrate_vqa_med_2019.yaml": ["calibrate.yaml", "data/vqa_med_2019.yaml"],
     "recipe/calibrate_vqa_rad.yaml": ["calibrate.yaml", "data/vqa_rad.yaml"],
     "recipe/classification_melinda.yaml": ["classification.yaml", "data/melinda.yaml"],
     "recipe/contrastive_pretrain_roco.yaml": ["contrastive_pretrain.yaml", "data/roco_medicat.yaml"],
@@ -109,6 +133,7 @@ OVERLAYS = {
     "recipe/vqa_generation_slake.yaml": ["vqa_generation.yaml", "data/slake.yaml"],
     "recipe/vqa_generation_vqa_rad.yaml": ["vqa_generation.yaml", "data/vqa_rad.yaml"],
     "recipe/vqa_slake.yaml": ["vqa.yaml", "data/slake.yaml"],
+    "recipe/vqa_vqa_med_2019.yaml": ["vqa.yaml", "data/vqa_med_2019.yaml"],
     "recipe/vqa_vqa_rad.yaml": ["vqa.yaml", "data/vqa_rad.yaml"],
     "scale/ggp.yaml": ["contrastive_pretrain.yaml"],
     "scale/paper.yaml": ["pretrain.yaml"],
