@@ -18,10 +18,10 @@ from rich.logging import RichHandler
 import datamodules  # noqa: F401 - makes the short class names known to the parser
 import umd.modules  # noqa: F401 - the same
 from callbacks import PredictionWriter, ResultsTable
-from umd.checkpoints import to_plain
+from umd.checkpoints import RECIPE_KEY, to_plain
 from umd.encoders import tokenizer_for
 from umd.protocols import HasReport
-from umd.runs import claim, differences, recipe, run_folder
+from umd.runs import claim, differences, folder_of, recipe, run_folder
 
 logger = logging.getLogger("umd")
 
@@ -43,6 +43,20 @@ _DESCRIPTIONS = {
     "test": "Evaluate a checkpoint on the test split: a table on the terminal, as JSON and as CSV.",
     "predict": "Write a checkpoint's answers on the test split to a CSV file.",
 }
+
+
+class _TrainingNote(Callback):
+    """Writes the trainer's settings into each checkpoint, so that a training can go on from it alone."""
+
+    def __init__(self, config: Any) -> None:  # noqa: ANN401
+        trainer = config.trainer.as_dict()
+        # The folder is where the checkpoint lies; loggers follow it.
+        settings = {key: value for key, value in trainer.items() if key not in ("default_root_dir", "logger")}
+        self.note = to_plain({"trainer": settings, "seed_everything": config.seed_everything})
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the note."""
+        checkpoint.setdefault(RECIPE_KEY, {}).update(self.note)
 
 
 class UMDCLI(LightningCLI):
@@ -74,13 +88,15 @@ class UMDCLI(LightningCLI):
         args = [args[0], *_nulls_as_config(args[1:])]
         path = _value_of("--ckpt_path", args)
         if path is not None and path not in ("best", "last", "hpc", "registry"):
-            self.restored = recipe(path)
-            given = {part: dict(settings) for part, settings in self.restored.items()}
+            self.restored = recipe(path, training=args[0] == "fit")
+            given = dict(self.restored)
             if "data" in given:
-                given["data"]["init_args"] = {
-                    key: value for key, value in given["data"]["init_args"].items() if key not in _LINKED
-                }
+                settings = given["data"]["init_args"]
+                own = {key: value for key, value in settings.items() if key not in _LINKED}
+                given["data"] = given["data"] | {"init_args": own}
             args = [args[0], f"--config={json.dumps(given)}", *args[1:]]
+        moved = any(_value_of(option, args) is not None for option in ("--name", "--runs"))
+        self.beside = folder_of(path) if self.restored and path is not None and not moved else None
         self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
@@ -89,7 +105,10 @@ class UMDCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose the run's folder and say what was taken from a checkpoint."""
         config = self.config[self.subcommand]
-        self.folder = run_folder(config.runs, config.model.class_path, config.name, str(self.subcommand))
+        task = str(self.subcommand)
+        self.folder = run_folder(config.runs, config.model.class_path, config.name, task)
+        if self.beside is not None:
+            self.folder = self.beside if task == "fit" else self.beside / task
         if self.subcommand == "fit":
             rank_zero_only(claim)(self.folder, resumes=bool(config.ckpt_path), overwrite=config.overwrite)
         config.trainer.default_root_dir = str(self.folder)
@@ -98,8 +117,11 @@ class UMDCLI(LightningCLI):
     def _say_what_was_restored(self, config: Any) -> None:  # noqa: ANN401
         if not self.restored:
             return
-        now = {part: to_plain(config[part].as_dict()) for part in self.restored if config.get(part) is not None}
-        kept = ", ".join(f"{part} {settings['class_path']}" for part, settings in self.restored.items())
+        now = to_plain(config.as_dict())
+        kept = ", ".join(
+            f"{part} {settings['class_path']}" if part in ("model", "data") else part
+            for part, settings in self.restored.items()
+        )
         logger.info("from the checkpoint: %s, with their settings, tokenizer and answers", kept)
         for line in differences(self.restored, now):
             logger.info("given instead: %s", line)
@@ -115,7 +137,9 @@ class UMDCLI(LightningCLI):
                 TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
                 CSVLogger(folder, name="csv"),
             ]
-        always: list[Callback] = []
+        always: list[Callback] = [_TrainingNote(self.config[self.subcommand])] if self.subcommand == "fit" else []
+        if self.subcommand != "fit" and not settings.get("callbacks"):
+            kwargs["enable_checkpointing"] = False
         if isinstance(self.model, HasReport):
             always.append(ResultsTable())
         if self.subcommand == "predict":

@@ -50,8 +50,18 @@ def claim(folder: Path, *, resumes: bool, overwrite: bool) -> None:
     shutil.rmtree(folder)
 
 
-def recipe(path: str | Path) -> dict[str, Any]:
-    """What a checkpoint says about its module and data module: {"model": ..., "data": ...}.
+def folder_of(checkpoint: str | Path) -> Path | None:
+    """The run folder that a checkpoint lies in, None where it lies elsewhere than a run's `checkpoints/`."""
+    parent = Path(checkpoint).parent
+    return parent.parent if parent.name == "checkpoints" else None
+
+
+def recipe(path: str | Path, *, training: bool = False) -> dict[str, Any]:
+    """What a checkpoint says about how it was made: "model" and "data", as configs have them.
+
+    Args:
+        path: the checkpoint.
+        training: what a training needs to go on too: "trainer", "seed_everything".
 
     Raises:
         ValueError: the checkpoint says nothing, so it was not written by this project.
@@ -63,7 +73,8 @@ def recipe(path: str | Path) -> dict[str, Any]:
             "Give the model and the data with --config"
         )
     found: dict[str, Any] = content[RECIPE_KEY]
-    return {key: found[key] for key in ("model", "data") if key in found}
+    wanted = ("model", "data", "trainer", "seed_everything") if training else ("model", "data")
+    return {key: found[key] for key in wanted if key in found}
 
 
 def differences(old: object, new: object, at: str = "") -> list[str]:

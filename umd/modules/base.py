@@ -153,10 +153,9 @@ class Stage(LightningModule, Generic[EncoderT]):
         settings["init_from"] = None
         settings["encoder"] |= {"vision_weights": None, "text_weights": None}
         checkpoint["hyper_parameters"] = settings
-        checkpoint[RECIPE_KEY] = {
-            "model": {"class_path": _class_path(self), "init_args": settings},
-            "started_from": origin,
-        }
+        checkpoint.setdefault(RECIPE_KEY, {}).update(
+            model={"class_path": _class_path(self), "init_args": settings}, started_from=origin
+        )
         data = getattr(self._trainer, "datamodule", None)
         if isinstance(data, LightningDataModule):
             # Lightning also notes what a class passes on to its parent, which the class itself does not take.

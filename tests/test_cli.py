@@ -1,0 +1,120 @@
+"""The command line: a checkpoint is enough, what is typed wins, nothing is lost, mistakes end in one clear line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from tests.test_configs import fit, step
+from umd.cli import main
+from umd.lightning_cli import run
+
+QUIET = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--trainer.devices=1"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of runs of a VQA training of one step, which ended with a test of the whole test split."""
+    folder = tmp_path_factory.mktemp("cli")
+    data = [f"--data.root={folder / 'data'}", "--data.size=12", "--trainer.limit_test_batches=1.0"]
+    fit(folder / "runs", ["vqa.yaml"], *data)
+    return folder / "runs"
+
+
+def best(runs: Path) -> Path:
+    return runs / "vqa" / "default" / "checkpoints" / "best.ckpt"
+
+
+def rows(path: Path) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(path.read_text())["rows"]
+    return found
+
+
+def test_a_checkpoint_alone_gives_the_numbers_of_the_fits_own_test(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="umd"):
+        run(["test", f"--ckpt_path={best(trained)}", f"--runs={tmp_path}", "--data.batch_size=3", *QUIET])
+    own = rows(trained / "vqa" / "default" / "results.json")
+    assert rows(tmp_path / "vqa" / "default" / "test" / "results.json") == own
+    assert sum(1 for row in own if row["questions"]) == len(own)
+    assert "given instead: data.init_args.batch_size: 3 (checkpoint: 4)" in caplog.text
+    assert "umd.modules.vqa.VQAClassifier" in caplog.text
+
+
+def test_predict_writes_each_test_question_once(trained: Path, tmp_path: Path) -> None:
+    run(["predict", f"--ckpt_path={best(trained)}", f"--runs={tmp_path}", *QUIET])
+    table = pd.read_csv(tmp_path / "vqa" / "default" / "predict" / "predictions.csv", keep_default_na=False)
+    overall = next(row for row in rows(trained / "vqa" / "default" / "results.json") if row["group"] == "overall")
+    assert len(table) == overall["questions"]
+    assert table["question_id"].is_unique
+    right = (table["answer"] == table["ground_truth"]).mean() * 100
+    assert right == pytest.approx(overall["accuracy"], abs=1e-3)
+
+
+def test_a_training_never_mixes_with_an_earlier_one(trained: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*.ckpt")}
+    with pytest.raises(FileExistsError, match=r"holds an earlier training.*--name.*--ckpt_path.*--overwrite"):
+        fit(trained, ["vqa.yaml"], "--data.size=12")
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*.ckpt")} == before
+
+
+def test_a_training_goes_on_from_its_checkpoint_alone(trained: Path, tmp_path: Path) -> None:
+    last = best(trained).with_name("last.ckpt")
+    longer = ["--trainer.max_epochs=3", "--trainer.max_steps=-1", "--test_after_fit=false"]
+    run(["fit", f"--ckpt_path={last}", f"--runs={tmp_path}", *longer])
+    gone_on = next(tmp_path.rglob("last.ckpt"))
+    assert step(gone_on) == 3
+    callbacks = torch.load(gone_on, weights_only=True)["umd"]["trainer"]["callbacks"]
+    assert {"callbacks.WeightPerturbation", "callbacks.ModalityCoordination"} <= {c["class_path"] for c in callbacks}
+
+
+def test_results_lie_beside_the_checkpoint(trained: Path) -> None:
+    run(["test", f"--ckpt_path={best(trained)}", *QUIET])
+    assert (trained / "vqa" / "default" / "test" / "results.json").is_file()
+
+
+def test_null_means_null_however_deep(tmp_path: Path) -> None:
+    from umd.lightning_cli import _nulls_as_config
+
+    given = ["--model.encoder.text_weights", "null", "--data.cache=null", "--model.init_from", "x.ckpt"]
+    config = '--config={"model": {"init_args": {"encoder": {"text_weights": null}}}}'
+    assert _nulls_as_config(given) == [config, "--data.cache=null", "--model.init_from", "x.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["test", "--ckpt_path", "nowhere.ckpt"], "there is no checkpoint 'nowhere.ckpt'"),
+        (["compare", "nowhere"], "'nowhere' has no results.json"),
+    ],
+)
+def test_a_mistake_ends_in_one_clear_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+
+
+def test_an_unknown_encoder_is_named_with_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = Path(__file__).parent.parent / "configs" / "vqa.yaml"
+    with pytest.raises(SystemExit):
+        main(["fit", f"--config={config}", f"--runs={tmp_path}", "--model.encoder.vision=tiny_vti"])
+    assert "Did you mean 'tiny_vit'?" in capsys.readouterr().err
+
+
+def test_help_starts_without_torch() -> None:
+    code = "import sys; from umd.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for command in ("fit", "validate", "test", "predict", "compare", "convert"):
+        assert f"  {command} " in shown.stdout
