@@ -138,8 +138,9 @@ class ModalityCoordination(Callback):
         name = type(pl_module).__name__
         if not isinstance(pl_module, HasModalities):
             raise MisconfigurationException(
-                f"ModalityCoordination needs a module that names its modalities, and {name} does not. Give "
-                "it the methods modality_parameters() -> Mapping[str, Iterable[Parameter]] and "
+                "ModalityCoordination compares how well each modality alone gives the true answer (Eq. 10): it "
+                f"needs a stage on labelled data, and {name} is none. Leave it out of trainer.callbacks; or give a "
+                "module of your own the methods modality_parameters() -> Mapping[str, Iterable[Parameter]] and "
                 "modality_contributions() -> Mapping[str, Tensor] (umd.protocols.HasModalities)."
             )
         if not pl_module.automatic_optimization:

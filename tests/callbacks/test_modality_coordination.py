@@ -337,7 +337,7 @@ class PerSample(TwoTowers):
 @pytest.mark.parametrize(
     ("module", "said"),
     [
-        (Plain, ["Plain does not", "modality_parameters()", "modality_contributions()"]),
+        (Plain, ["labelled data, and Plain is none", "modality_parameters()", "modality_contributions()"]),
         (Overlapping, ["both of", "smell.weight"]),
         (Three, ["two modalities", "'touch': 2"]),
         (Manual, ["automatic optimization"]),
