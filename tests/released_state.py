@@ -54,8 +54,8 @@ def released_shapes(sizes: Sizes, heads: frozenset[str], answers: int = 0) -> di
 
     Args:
         sizes: of the model.
-        heads: which of mlm, mim, itm, feal, vqa and irtr it has.
-        answers: number of answers of the vqa head.
+        heads: which of mlm, mim, itm, feal, vqa, cls and irtr it has.
+        answers: number of answers of the vqa head, or of classes of the cls head.
     """
     h, w, d = sizes.hidden, sizes.width, sizes.decoder
     shapes: dict[str, Shape] = {}
@@ -125,10 +125,10 @@ def released_shapes(sizes: Sizes, heads: frozenset[str], answers: int = 0) -> di
         linear("itm_head.fc", 2, 2 * h)
     if "feal" in heads:
         linear("feal_proj", h, h)
-    if "vqa" in heads:
-        linear("vqa_head.0", 2 * h, 2 * h)
-        norm("vqa_head.1", 2 * h)
-        linear("vqa_head.3", answers, 2 * h)
+    for task in heads & {"vqa", "cls"}:
+        linear(f"{task}_head.0", 2 * h, 2 * h)
+        norm(f"{task}_head.1", 2 * h)
+        linear(f"{task}_head.3", answers, 2 * h)
     if "irtr" in heads:
         linear("irtr_head", 1, 2 * h)
     return shapes

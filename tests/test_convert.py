@@ -14,15 +14,16 @@ from torch import Tensor, nn
 
 from tests.released_state import TINY, Shape, Sizes, released_shapes, released_state
 from umd.checkpoints import hand_over, read_checkpoint
-from umd.convert import Origin, convert, main, read_released
+from umd.convert import convert, main, read_released
 from umd.encoders import EncoderConfig, Features
 from umd.losses.feature_reconstruction import feature_loss
 from umd.losses.masked_image import masked_image_loss, patchify
 from umd.losses.masked_language import masked_language_loss
 from umd.losses.matching import matching_loss
 from umd.masking import PatchMask
-from umd.modules import MRPretrain, TDCalib, VQAClassifier
+from umd.modules import Classification, MRPretrain, Retrieval, TDCalib, VQAClassifier
 from umd.released_layout import Heads
+from umd.released_stage import Origin
 from umd.runs import recipe
 
 PRETRAIN = frozenset({"mlm", "mim", "itm", "feal"})
@@ -54,9 +55,10 @@ def converted(
     folder: Path,
     origin: Origin = "umd",
     answers: list[str] | None = None,
+    classes: list[str] | None = None,
 ) -> Path:
     out = folder / "converted.ckpt"
-    torch.save(convert(state, origin, TINY_HEADS, answers).checkpoint, out)
+    torch.save(convert(state, origin, TINY_HEADS, answers, classes).checkpoint, out)
     return out
 
 
@@ -155,31 +157,75 @@ def test_matching_agrees_with_the_released_code(reference: Reference, pretrained
     agrees(matching_loss(logits, match), reference["losses"]["itm"])
 
 
+def body_of(reference: Reference) -> dict[str, Tensor]:
+    """The reference's encoder."""
+    return {k: v for k, v in reference["student"].items() if k.split("_")[0] not in ("mlm", "mim", "itm", "feal")}
+
+
+def pooled_by_hand(reference: Reference, how: str) -> Tensor:
+    """z from the released code's fused features: the first token, or the mean over all or over real tokens."""
+    student, pooled = reference["student"], []
+    for modality, features in (("language", "text"), ("vision", "image")):
+        tokens = reference["outputs"][f"unmasked.multi_modal_{features}_feats"]
+        if how == "first":
+            token = tokens[:, 0]
+        elif how == "real" and features == "text":
+            real = reference["inputs"]["text_masks"].bool()
+            token = torch.stack([row[kept].mean(0) for row, kept in zip(tokens, real, strict=True)])
+        else:
+            token = tokens.mean(1)
+        pooler = f"multi_modal_{modality}_pooler.dense"
+        pooled.append(torch.tanh(nn.functional.linear(token, student[f"{pooler}.weight"], student[f"{pooler}.bias"])))
+    return torch.cat(pooled, 1)
+
+
+@pytest.mark.parametrize("task", ["vqa", "cls"])
 @pytest.mark.parametrize("origin", ["umd", "m3ae"])
 @torch.no_grad()
-def test_the_answer_head_reads_what_its_origin_pools(reference: Reference, tmp_path: Path, origin: Origin) -> None:
-    inputs, outputs = reference["inputs"], reference["outputs"]
-    body = {k: v for k, v in reference["student"].items() if k.split("_")[0] not in ("mlm", "mim", "itm", "feal")}
+def test_answer_and_class_heads_read_what_their_origin_pools(
+    reference: Reference, tmp_path: Path, origin: Origin, task: str
+) -> None:
     head = nn.Sequential(nn.Linear(96, 96), nn.LayerNorm(96), nn.GELU(), nn.Linear(96, 3))
-    state = {**body, **{f"vqa_head.{name}": value for name, value in head.state_dict().items()}}
-    path = converted(state, tmp_path, origin, ["yes", "no", "left lung"])
-    model = VQAClassifier.load_from_checkpoint(path, map_location="cpu").eval()
+    state = {**body_of(reference), **{f"{task}_head.{name}": value for name, value in head.state_dict().items()}}
+    names = ["yes", "no", "left lung"]
+    model: VQAClassifier | Classification
+    if task == "vqa":
+        model = VQAClassifier.load_from_checkpoint(converted(state, tmp_path, origin, names), map_location="cpu")
+        assert model.answers == tuple(names)
+    else:
+        path = converted(state, tmp_path, origin, classes=names)
+        model = Classification.load_from_checkpoint(path, map_location="cpu")
+        assert model.classes == tuple(names)
+    inputs = reference["inputs"]
+    fused = model.eval().encoder(inputs["image"], inputs["text_ids"], inputs["text_masks"].bool())
+    agrees(
+        model.head(model.encoder.pool(fused)), head(pooled_by_hand(reference, "all" if origin == "umd" else "first"))
+    )
 
-    pooled = []
-    for modality, features in (("language", "text"), ("vision", "image")):
-        tokens = outputs[f"unmasked.multi_modal_{features}_feats"]
-        token = tokens.mean(1) if origin == "umd" else tokens[:, 0]
-        pooler = f"multi_modal_{modality}_pooler.dense"
-        pooled.append(torch.tanh(nn.functional.linear(token, body[f"{pooler}.weight"], body[f"{pooler}.bias"])))
+
+@pytest.mark.parametrize("origin", ["umd", "m3ae"])
+@torch.no_grad()
+def test_the_retrieval_head_scores_pairs(reference: Reference, tmp_path: Path, origin: Origin) -> None:
+    head = nn.Linear(96, 1)
+    matching = {f"itm_head.fc.{part}": reference["student"][f"itm_head.fc.{part}"] for part in ("weight", "bias")}
+    own = {f"irtr_head.{name}": value for name, value in head.state_dict().items()}
+    state = {**body_of(reference), **matching, **own}
+    result = convert(state, origin, TINY_HEADS)
+    assert matching.keys() <= result.dropped.keys(), "the released code does not train it any more"
+    assert any("recall" in note for note in result.notes) == (origin == "umd"), "its mean over padding is not ours"
+
+    model = Retrieval.load_from_checkpoint(converted(state, tmp_path, origin), map_location="cpu").eval()
+    inputs = reference["inputs"]
     fused = model.encoder(inputs["image"], inputs["text_ids"], inputs["text_masks"].bool())
-    agrees(model.head(model.encoder.pool(fused)), head(torch.cat(pooled, 1)))
-    assert model.answers == ("yes", "no", "left lung")
+    wanted = head(pooled_by_hand(reference, "real" if origin == "umd" else "first"))[:, 0]
+    agrees(model.scorer(model.encoder.pool(fused)), wanted)
 
 
 def test_a_real_checkpoint_has_as_many_names_as_documented() -> None:
     assert len(released_shapes(Sizes(), PRETRAIN)) == 729
     assert len(released_shapes(Sizes(), PRETRAIN - {"itm"})) == 727
     assert len(released_shapes(Sizes(), frozenset({"vqa"}), 458)) == 669
+    assert len(released_shapes(Sizes(), frozenset({"itm", "irtr"}))) == 667
 
 
 def test_sizes_of_a_real_checkpoint_are_read_from_its_shapes() -> None:
@@ -247,8 +293,9 @@ def test_a_later_stage_starts_from_it_at_another_image_size(tmp_path: Path) -> N
         (PRETRAIN, {"mlm_head.transform.dense.bias": torch.ones(5)}, r"text_decoder.dense.bias is \(5,\), not \(48,\)"),
         (PRETRAIN, {"mim_head.decoder_pos_embed": torch.ones(1, 17, 24)}, "not the fixed sine-cosine positions"),
         (PRETRAIN - {"mlm"}, {}, "no stage has these parts alone"),
-        (frozenset({"itm", "irtr"}), {}, "retrieval model"),
         (frozenset({"vqa"}), {}, "answer head over 3 answers"),
+        (frozenset({"cls"}), {}, "class head over 3 classes.*--classes FILE"),
+        (frozenset({"vqa", "irtr"}), {}, "heads of several tasks: vqa_head, irtr_head"),
     ],
 )
 def test_what_cannot_be_converted_is_refused(heads: frozenset[str], change: dict[str, Tensor], message: str) -> None:
@@ -264,12 +311,16 @@ def test_a_missing_tensor_is_named() -> None:
         convert(state, "umd", TINY_HEADS)
 
 
-def test_answers_must_fit_the_head() -> None:
-    state = released_state(TINY, frozenset({"vqa"}), draw, answers=3)
+def test_answers_and_classes_must_fit_the_head() -> None:
+    answering, classifying = (released_state(TINY, frozenset({task}), draw, answers=3) for task in ("vqa", "cls"))
     with pytest.raises(ValueError, match="holds 2 answers, the checkpoint's answer head has 3"):
-        convert(state, "umd", TINY_HEADS, ["yes", "no"])
-    with pytest.raises(ValueError, match="no answer head"):
-        convert(released_state(TINY, PRETRAIN, draw), "umd", TINY_HEADS, ["yes"])
+        convert(answering, "umd", TINY_HEADS, ["yes", "no"])
+    with pytest.raises(ValueError, match="holds 2 classes, the checkpoint's class head has 3"):
+        convert(classifying, "umd", TINY_HEADS, classes=["ct", "mri"])
+    with pytest.raises(ValueError, match="--answers was given, but the checkpoint has no answer head"):
+        convert(classifying, "umd", TINY_HEADS, ["yes", "no", "two"], ["ct", "mri", "x-ray"])
+    with pytest.raises(ValueError, match="--classes was given, but the checkpoint has no class head"):
+        convert(released_state(TINY, PRETRAIN, draw), "umd", TINY_HEADS, classes=["ct"])
 
 
 def test_heads_that_no_width_tells_are_asked_for() -> None:
@@ -321,3 +372,15 @@ def test_the_command_writes_reports_and_never_overwrites(tmp_path: Path, caplog:
     assert isinstance(MRPretrain.load_from_checkpoint(out, map_location="cpu"), MRPretrain)
     with pytest.raises(FileExistsError, match="another --out"):
         main(arguments)
+
+
+def test_the_command_reads_the_classes_from_a_file(tmp_path: Path) -> None:
+    source = write(released_state(TINY, frozenset({"cls"}), draw, answers=2), tmp_path / "released.ckpt")
+    arguments = ["--from", "umd", "--checkpoint", str(source), "--out", str(tmp_path / "out.ckpt"), *HEAD_OPTIONS]
+    names = tmp_path / "classes.txt"
+    with pytest.raises(FileNotFoundError, match="no file of classes"):
+        main([*arguments, "--classes", str(names)])
+    names.write_text("western blot\nfluorescence microscopy\n")
+    main([*arguments, "--classes", str(names)])
+    model = Classification.load_from_checkpoint(tmp_path / "out.ckpt", map_location="cpu")
+    assert model.classes == ("western blot", "fluorescence microscopy")

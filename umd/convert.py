@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal
+from typing import Any
 from zipfile import is_zipfile
 
 import lightning
@@ -18,14 +18,13 @@ from torch import Tensor, nn
 
 from umd.checkpoints import RECIPE_KEY, read_checkpoint
 from umd.heads.image_decoder import sincos_positions
-from umd.modules import MRPretrain, TDCalib, VQAClassifier
+from umd.modules import MRPretrain, TDCalib
 from umd.modules.base import StageModule
-from umd.released_layout import POSITIONS, TEACHER, Heads, decoder_settings, encoder_settings, is_head, rename_weights
+from umd.released_layout import MATCHING, POSITIONS, TEACHER, Heads, is_head, rename_weights, task_head
+from umd.released_stage import Origin, build_stage
 
 logger = logging.getLogger(__name__)
 
-Origin = Literal["umd", "m3ae"]
-_NOT_YET = {"cls_head": "classification", "irtr_head": "retrieval"}
 _FRESH = ("image_feature_projection", "text_feature_projection", "matching_head")
 # What training frameworks leave beside the weights: the types of their callbacks and settings.
 _INERT = ("pytorch_lightning", "lightning", "argparse", "pathlib", "numpy", "omegaconf", "sacred", "m3ae")
@@ -92,7 +91,11 @@ def read_released(path: str | Path) -> dict[str, Tensor]:
 
 
 def convert(
-    state: Mapping[str, Tensor], origin: Origin, heads: Heads, answers: Sequence[str] | None = None
+    state: Mapping[str, Tensor],
+    origin: Origin,
+    heads: Heads,
+    answers: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Conversion:
     """Turn released weights into a checkpoint of this project.
 
@@ -101,17 +104,18 @@ def convert(
         origin: whose code wrote it.
         heads: numbers of attention heads where they are not width / 64.
         answers: for a checkpoint with an answer head, the vocabulary in the head's order.
+        classes: for a checkpoint with a class head, the names of the classes in the head's order.
 
     Raises:
-        ValueError: an unknown name, a tensor missing or of a wrong shape, a stage that is not there yet, or an
-            answer head and a vocabulary that do not fit.
+        ValueError: an unknown name, a tensor missing or of a wrong shape, a head and names that do not fit, or
+            the heads of several tasks.
     """
-    for head, stage in _NOT_YET.items():
-        if any(name.startswith(head) for name in state):
-            raise ValueError(f"the checkpoint is a {stage} model ('{head}'): that stage is not in this version yet")
     student = {name: value for name, value in state.items() if not name.startswith(TEACHER)}
-    weights, dropped = rename_weights(student)
-    module, notes = _stage(weights, origin, heads, answers)
+    task = task_head(student)
+    kept = {name: value for name, value in student.items() if task != "irtr_head" or not name.startswith(MATCHING)}
+    weights, dropped = rename_weights(kept)
+    dropped |= dict.fromkeys(student.keys() - kept.keys(), "retrieval scores by 'irtr_head' in its place")
+    module, notes = build_stage(weights, origin, heads, task, answers, classes)
     if origin == "m3ae" and isinstance(module, MRPretrain | TDCalib):
         notes.append("M3AE trained its image decoder on an earlier fusion layer (mim_layer); here it reads the last")
     if POSITIONS in student:
@@ -141,38 +145,6 @@ def convert(
         dropped=dropped,
         notes=tuple(notes),
     )
-
-
-def _stage(
-    weights: Mapping[str, Tensor], origin: Origin, heads: Heads, answers: Sequence[str] | None
-) -> tuple[StageModule, list[str]]:
-    """The module that the weights belong to, without memory for its own, and notes on how it was chosen."""
-    held = {name.split(".")[0] for name in weights}
-    with torch.device("meta"):
-        if "head" in held:
-            count = weights["head.last.weight"].shape[0]
-            if answers is None:
-                raise ValueError(
-                    f"the checkpoint has an answer head over {count} answers, which it does not name: give them, "
-                    "one a line in the order of their labels, with --answers FILE"
-                )
-            if len(answers) != count:
-                raise ValueError(f"--answers holds {len(answers)} answers, the checkpoint's answer head has {count}")
-            if origin == "m3ae":
-                return VQAClassifier(encoder_settings(weights, heads, "first"), answers=list(answers)), []
-            note = (
-                "pooling is 'mean_padded', as in the released fine-tuning: features then depend on how far texts "
-                "are padded, which the released code does to the full text length"
-            )
-            return VQAClassifier(encoder_settings(weights, heads, "mean_padded"), answers=list(answers)), [note]
-        if answers is not None:
-            raise ValueError("--answers was given, but the checkpoint has no answer head")
-        if not {"image_decoder", "text_decoder"} <= held:
-            raise ValueError(f"no stage has these parts alone: {', '.join(sorted(held))}")
-        encoder = encoder_settings(weights, heads, "first")
-        reconstruction = decoder_settings(weights, heads, "umd" if origin == "umd" else "m3ae")
-        stage = MRPretrain if "matching_head" in held else TDCalib
-        return stage(encoder, reconstruction=reconstruction), []
 
 
 def _check_positions(table: Tensor, module: StageModule) -> None:
@@ -241,13 +213,20 @@ def _report(conversion: Conversion, out: Path) -> None:
     )
 
 
+def _read_names(path: Path | None, what: str) -> list[str] | None:
+    if path is not None and not path.is_file():
+        raise FileNotFoundError(f"there is no file of {what} '{path}'")
+    return path.read_text(encoding="utf-8").splitlines() if path else None
+
+
 def main(arguments: list[str]) -> None:
     """Read, convert, write, and say what was done."""
     parser = argparse.ArgumentParser(prog="umd convert", description=__doc__.partition(": ")[2] if __doc__ else None)
     parser.add_argument("--from", dest="origin", choices=("umd", "m3ae"), required=True, help="whose code wrote it")
     parser.add_argument("--checkpoint", type=Path, required=True, help="the released .ckpt file")
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
-    parser.add_argument("--answers", type=Path, help="for an answer head: its answers, one a line, in label order")
+    for option, kind in (("answers", "an answer"), ("classes", "a class")):
+        parser.add_argument(f"--{option}", type=Path, help=f"for {kind} head: its {option}, one a line, in label order")
     for name in asdict(Heads()):
         parser.add_argument(f"--{name}", type=int, help="attention heads where they are not width / 64")
     given = parser.parse_args(arguments)
@@ -255,11 +234,9 @@ def main(arguments: list[str]) -> None:
     logger.setLevel(logging.INFO)
     if given.out.exists():
         raise FileExistsError(f"'{given.out}' exists: give another --out, or delete it")
-    if given.answers and not given.answers.is_file():
-        raise FileNotFoundError(f"there is no file of answers '{given.answers}'")
-    answers = given.answers.read_text(encoding="utf-8").splitlines() if given.answers else None
+    answers, classes = (_read_names(getattr(given, option), option) for option in ("answers", "classes"))
     heads = Heads(**{name: getattr(given, name) for name in asdict(Heads())})
-    conversion = convert(read_released(given.checkpoint), given.origin, heads, answers)
+    conversion = convert(read_released(given.checkpoint), given.origin, heads, answers, classes)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     torch.save(conversion.checkpoint, given.out)
     _report(conversion, given.out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,7 +14,10 @@ from umd.encoders import EncoderConfig
 from umd.encoders.multimodal import Pooling
 from umd.modules.objectives import Preset, ReconstructionConfig
 
+TaskHead = Literal["vqa_head", "cls_head", "irtr_head"]
+
 TEACHER = "ema.module."
+MATCHING = "itm_head."
 POSITIONS = "mim_head.decoder_pos_embed"
 _STREAMS = {"language": "text", "vision": "image"}
 _CLIP_BLOCK = {
@@ -34,6 +38,7 @@ _FUSION_LAYER = {
     "output.dense": "contract",
     "output.LayerNorm": "norm",
 }
+_SPLIT_HEAD = {"0": "hidden.0", "1": "hidden.1", "3": "last"}
 _PREFIXES = {
     "vision_encoder.visual.conv1.": "encoder.vision.model.embeddings.patch_embedding.",
     "vision_encoder.visual.class_embedding": "encoder.vision.model.embeddings.class_embedding",
@@ -58,9 +63,8 @@ _PREFIXES = {
     "mim_head.decoder_pred.": "image_decoder.predict.",
     "itm_head.fc.": "matching_head.",
     "feal_proj.": "text_feature_projection.",
-    "vqa_head.0.": "head.hidden.0.",
-    "vqa_head.1.": "head.hidden.1.",
-    "vqa_head.3.": "head.last.",
+    **{f"{task}_head.{old}.": f"head.{new}." for task in ("vqa", "cls") for old, new in _SPLIT_HEAD.items()},
+    "irtr_head.": "scorer.linear.",
 }
 _DEAD = {
     "language_encoder.pooler.": "never used by the released code",
@@ -74,7 +78,20 @@ _DEAD = {
 
 def is_head(name: str) -> bool:
     """Whether a released name belongs to what stands on top of the encoder."""
-    return name.startswith(("mlm_head.", "mim_head.", "itm_head.", "feal_proj.", "vqa_head."))
+    heads = ("mlm_head", "mim_head", "itm_head", "feal_proj", *get_args(TaskHead))
+    return name.startswith(tuple(f"{head}." for head in heads))
+
+
+def task_head(state: Mapping[str, Tensor]) -> TaskHead | None:
+    """The downstream head that a student has; None for pre-training and calibration.
+
+    Raises:
+        ValueError: it has several.
+    """
+    found: list[TaskHead] = [head for head in get_args(TaskHead) if any(name.startswith(f"{head}.") for name in state)]
+    if len(found) > 1:
+        raise ValueError(f"the checkpoint has the heads of several tasks: {', '.join(found)}")
+    return found[0] if found else None
 
 
 def _inner(name: str, known: Mapping[str, str]) -> str:
