@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,9 +33,9 @@ from umd.modules import (
 )
 from umd.modules.base import Stage
 from umd.modules.contrastive_pretrain import ContrastiveConfig
+from umd.modules.downstream import Downstream
 from umd.modules.objectives import PRESETS, ReconstructionConfig
 from umd.modules.vqa_generation import AnswerDecoderConfig
-from umd.protocols import HasModalities
 
 EPSILON = 1e-3
 BETA = 0.1
@@ -149,7 +149,7 @@ class Watch(Callback):
 
 
 class WatchGradients(Callback):
-    """Keeps the gradients as backward left them and as the optimizer saw them, and what was logged.
+    """Keeps each micro-batch's contributions, the gradients before and at the optimizer, and what was logged.
 
     Goes before the callback that is watched.
     """
@@ -157,19 +157,24 @@ class WatchGradients(Callback):
     def __init__(self) -> None:
         self.left: list[dict[str, Tensor]] = []
         self.seen: list[dict[str, Tensor]] = []
-        self.summed: list[dict[str, float]] = []
+        self.added: list[dict[str, float]] = []
         self.logged: list[dict[str, float]] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Downstream)
+        add = pl_module.add_contributions
+
+        def look(contributions: Mapping[str, Tensor]) -> None:
+            self.added.append({name: float(values.sum()) for name, values in contributions.items()})
+            add(contributions)
+
+        pl_module.add_contributions = look  # type: ignore[method-assign]
         (optimizer,) = trainer.optimizers
         # Behind the step: backward runs inside of it, so that before it there are the last step's gradients.
         optimizer.register_step_post_hook(lambda *_: self.seen.append(gradients(pl_module)))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         self.left.append(gradients(pl_module))
-        assert isinstance(pl_module, HasModalities)
-        contributions = pl_module.modality_contributions()
-        self.summed.append({name: float(value) for name, value in contributions.items()})
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
@@ -223,16 +228,16 @@ def test_coordination_slows_the_modality_ahead_as_in_equation_13(name: str, phan
     # Two micro-batches a step: the factor is for their sum, and is applied once.
     quiet_trainer(tmp_path, watch, coordination, max_steps=2, accumulate_grad_batches=2).fit(module, phantoms[data]())
 
-    assert len(watch.left) == len(watch.seen) == len(watch.logged) == 2
+    assert len(watch.left) == len(watch.seen) == len(watch.logged) == 2 and len(watch.added) == 4
     parts = MODALITIES_OF_GGP if name == "VQAGenerator" else MODALITIES
-    for left, seen, summed, logged in zip(watch.left, watch.seen, watch.summed, watch.logged, strict=True):
-        rho = {
-            "vision": summed["vision"] / summed["language"],
-            "language": summed["language"] / summed["vision"],
-        }
+    for step, (left, seen, logged) in enumerate(zip(watch.left, watch.seen, watch.logged, strict=True)):
+        both = watch.added[2 * step : 2 * step + 2]
+        summed = {modality: sum(one[modality] for one in both) for modality in parts}
+        rho = {"vision": summed["vision"] / summed["language"], "language": summed["language"] / summed["vision"]}
         ahead = max(rho, key=lambda modality: rho[modality])
         k = {modality: 1 - math.tanh(BETA * rho[modality]) if modality == ahead else 1.0 for modality in rho}
         for modality in rho:
+            assert logged[f"coordination/contribution_{modality}"] == pytest.approx(summed[modality], rel=1e-5)
             assert logged[f"coordination/rho_{modality}"] == pytest.approx(rho[modality], rel=1e-5)
             assert logged[f"coordination/k_{modality}"] == pytest.approx(k[modality], rel=1e-5)
         assert k[ahead] < 1
