@@ -14,6 +14,7 @@ import torch
 
 from tests.test_configs import fit, step
 from umd.cli import main
+from umd.compare import comparison
 from umd.lightning_cli import run
 
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--trainer.devices=1"]
@@ -41,11 +42,15 @@ def test_a_checkpoint_alone_gives_the_numbers_of_the_fits_own_test(
     trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="umd"):
-        run(["test", f"--ckpt_path={best(trained)}", f"--runs={tmp_path}", "--data.batch_size=3", *QUIET])
+        overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("data: {init_args: {text_length: 24}}")
+    given = [f"--runs={tmp_path}", f"--config={overlay}", "--data.batch_size=3"]
+    run(["test", f"--ckpt_path={best(trained)}", *given, *QUIET])
     own = rows(trained / "vqa" / "default" / "results.json")
     assert rows(tmp_path / "vqa" / "default" / "test" / "results.json") == own
     assert sum(1 for row in own if row["questions"]) == len(own)
     assert "given instead: data.init_args.batch_size: 3 (checkpoint: 4)" in caplog.text
+    assert "given instead: data.init_args.text_length: 24 (checkpoint: 32)" in caplog.text
     assert "umd.modules.vqa.VQAClassifier" in caplog.text
 
 
@@ -64,6 +69,27 @@ def test_a_training_never_mixes_with_an_earlier_one(trained: Path) -> None:
     with pytest.raises(FileExistsError, match=r"holds an earlier training.*--name.*--ckpt_path.*--overwrite"):
         fit(trained, ["vqa.yaml"], "--data.size=12")
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*.ckpt")} == before
+
+
+def test_overwrite_deletes_nothing_before_all_that_is_given_proves_sound(trained: Path) -> None:
+    last = best(trained).with_name("last.ckpt")
+    with pytest.raises(ValueError, match="Did you mean 'tiny_vit'"):
+        fit(trained, ["vqa.yaml"], "--data.size=12", "--overwrite=true", "--model.encoder.vision=tiny_vti")
+    with pytest.raises(ValueError, match="would delete"):
+        fit(trained, ["vqa.yaml"], "--data.size=12", "--overwrite=true", f"--model.init_from={last}")
+    assert last.is_file()
+
+
+def test_a_training_that_goes_on_elsewhere_respects_what_is_there(trained: Path) -> None:
+    last = best(trained).with_name("last.ckpt")
+    with pytest.raises(FileExistsError, match="holds an earlier training"):
+        run(["fit", f"--ckpt_path={last}", f"--runs={trained}", "--name=default"])
+
+
+@pytest.mark.parametrize("key", ["image_size", "data.init_args.tokenizer"])
+def test_what_follows_from_the_model_is_not_typed_twice(key: str) -> None:
+    with pytest.raises(ValueError, match="follows from the model"):
+        run(["fit", f"--data.{key.removeprefix('data.')}=48"])
 
 
 def test_a_training_goes_on_from_its_checkpoint_alone(trained: Path, tmp_path: Path) -> None:
@@ -94,6 +120,7 @@ def test_null_means_null_however_deep(tmp_path: Path) -> None:
     [
         (["test", "--ckpt_path", "nowhere.ckpt"], "there is no checkpoint 'nowhere.ckpt'"),
         (["compare", "nowhere"], "'nowhere' has no results.json"),
+        (["nonsense"], "there is no command 'nonsense'; there are fit, validate, test, predict, compare, convert"),
     ],
 )
 def test_a_mistake_ends_in_one_clear_line(
@@ -118,3 +145,13 @@ def test_help_starts_without_torch() -> None:
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for command in ("fit", "validate", "test", "predict", "compare", "convert"):
         assert f"  {command} " in shown.stdout
+
+
+def test_runs_of_one_name_stay_apart_in_a_comparison(trained: Path, tmp_path: Path) -> None:
+    other = tmp_path / "vqa" / "default"
+    other.mkdir(parents=True)
+    own = json.loads((trained / "vqa" / "default" / "results.json").read_text())
+    (other / "results.json").write_text(json.dumps(own | {"rows": [row | {"accuracy": 99.9} for row in own["rows"]]}))
+    found = comparison([trained / "vqa" / "default", other / "results.json"])
+    assert found["run"].nunique() == 2
+    assert (found["accuracy"] == 99.9).sum() == len(own["rows"])

@@ -147,6 +147,12 @@ BASELINES = {
 }
 
 
+@pytest.mark.parametrize("preset", ["umd", "m3ae", "mae", "clip", "flip"])
+def test_every_preset_trains_from_the_base_config(preset: str, tmp_path: Path) -> None:
+    given = [f"--data.root={tmp_path / 'data'}", "--data.size=12", f"--model.reconstruction.preset={preset}"]
+    assert step(fit(tmp_path / "runs", ["pretrain.yaml"], *given)) == 1
+
+
 def test_every_config_is_tested() -> None:
     shipped = {str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml")}
     assert shipped == {*BASES, *OVERLAYS, *BASELINES}

@@ -148,7 +148,7 @@ def test_a_learned_position_table_is_where_it_says(vision: VisionEncoder) -> Non
 
 @torch.no_grad()
 def test_dropping_equals_encoding_the_subset_by_hand() -> None:
-    encoder = build_vision("tiny_vit", image_size=32, options={"width": 16, "depth": 2, "heads": 2})
+    encoder = build_vision("tiny_vit", image_size=32, options={"width": 16, "depth": 2, "heads": 2, "patch_size": 8})
     assert isinstance(encoder, CLIPVision)
     encoder.eval()
     embeddings: Any = encoder.model.embeddings
@@ -171,7 +171,7 @@ def test_dropping_equals_encoding_the_subset_by_hand() -> None:
 
 
 def test_the_remainder_over_whole_patches_is_cropped_right_and_bottom() -> None:
-    encoder = build_vision("tiny_vit", image_size=37, options={"depth": 1})
+    encoder = build_vision("clip_vit_b16", image_size=37, options={"blocks": 1})
     image = torch.randint(0, 256, (1, 3, 37, 37), dtype=torch.uint8)
     pixels = encoder.normalize(image)
     assert pixels.shape == (1, 3, 32, 32)

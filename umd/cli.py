@@ -16,6 +16,8 @@ _OWN_COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("umd.convert", "turn a released UMD or M3AE checkpoint into one of this project"),
 }
 
+_LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
+
 _HELP = """usage: umd COMMAND ...
 
 Medical vision-language training: pre-train, calibrate, fine-tune.
@@ -45,17 +47,24 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout.write(f"umd {version('umd')}\n")
     elif command in _OWN_COMMANDS:
         _in_the_users_words(import_module(_OWN_COMMANDS[command][0]).main, given[1:])
-    else:
+    elif command in _LIGHTNING_COMMANDS:
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
+
         from umd.lightning_cli import run
 
-        _in_the_users_words(run, given)
+        _in_the_users_words(run, given, MisconfigurationException)
+    else:
+        known = ", ".join([*_LIGHTNING_COMMANDS, *_OWN_COMMANDS])
+        sys.stderr.write(f"umd: there is no command '{command}'; there are {known}\n")
+        raise SystemExit(2)
 
 
-def _in_the_users_words(function: Callable[[list[str]], None], arguments: list[str]) -> None:
+def _in_the_users_words(function: Callable[[list[str]], None], arguments: list[str], *more: type[Exception]) -> None:
     """Show an error that this project raised on purpose as its message alone; any other keeps its traceback."""
+    expected: tuple[type[Exception], ...] = (ValueError, OSError, TypeError, ImportError, *more)
     try:
         function(arguments)
-    except (ValueError, OSError, TypeError, ImportError) as error:
+    except expected as error:
         ours = _raised_here(error)
         if ours is None:
             raise

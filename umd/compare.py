@@ -33,34 +33,51 @@ def comparison(runs: list[Path]) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     columns: list[str] = []
-    for run in runs:
+    for run, label in zip(runs, labels(runs), strict=True):
         report = read_results(run)
         columns = columns or report["columns"]
         if report["columns"] != columns:
             raise ValueError(f"'{run}' is of another task than '{runs[0]}': its results have other columns")
-        rows += [{"run": run.name, "title": report["title"], **row} for row in report["rows"]]
+        rows += [{"run": label, "title": report["title"], **row} for row in report["rows"]]
     return pd.DataFrame(rows)
 
 
+def labels(runs: list[Path]) -> list[str]:
+    """The shortest ends of the paths that tell the runs apart.
+
+    Raises:
+        ValueError: a run is given twice.
+    """
+    folders = [(run.parent if run.suffix == ".json" else run).resolve() for run in runs]
+    if len(set(folders)) != len(folders):
+        raise ValueError("a run is given twice")
+    for length in range(1, max(len(folder.parts) for folder in folders) + 1):
+        short = ["/".join(folder.parts[-length:]) for folder in folders]
+        if len(set(short)) == len(short):
+            break
+    return short
+
+
 def as_table(rows: pd.DataFrame) -> Table:
-    """Runs down, groups across: the reports' third column with its interval."""
+    """Runs down, groups across: the reports' third column with its interval, and how many it is measured on."""
     group_column, count_column, value_column = rows.columns[2:5]
     groups = list(dict.fromkeys(rows[group_column]))
     table = Table(title=f"{value_column.capitalize()} in per cent [95 % interval]", title_justify="left")
     table.add_column("run", overflow="fold")
+    alike = rows.groupby(group_column)[count_column].nunique().max() == 1
     for group in groups:
         count = rows.loc[rows[group_column] == group, count_column].iloc[0]
-        table.add_column(f"{group}\n({count})", justify="right", no_wrap=True)
+        table.add_column(f"{group}\n({count})" if alike else group, justify="right", no_wrap=True)
     for run, part in rows.groupby("run", sort=False):
         cells = []
         for group in groups:
             found = part[(part[group_column] == group) & part[value_column].notna()]
-            cells.append(
-                "-"
-                if found.empty
-                else f"{found[value_column].iloc[0]:.1f}\n"
-                f"[{found['interval_low'].iloc[0]:.1f}, {found['interval_high'].iloc[0]:.1f}]"
-            )
+            if found.empty:
+                cells.append("-")
+                continue
+            row = found.iloc[0]
+            cell = f"{row[value_column]:.1f}\n[{row['interval_low']:.1f}, {row['interval_high']:.1f}]"
+            cells.append(cell if alike else f"{cell}\n({row[count_column]})")
         table.add_row(str(run), *cells)
     return table
 

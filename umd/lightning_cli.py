@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -18,10 +19,10 @@ from rich.logging import RichHandler
 import datamodules  # noqa: F401 - makes the short class names known to the parser
 import umd.modules  # noqa: F401 - the same
 from callbacks import PredictionWriter, ResultsTable
-from umd.checkpoints import RECIPE_KEY, to_plain
+from umd.checkpoints import RECIPE_KEY
 from umd.encoders import tokenizer_for
 from umd.protocols import HasReport
-from umd.runs import claim, differences, folder_of, recipe, run_folder
+from umd.runs import check_free, clear, differences, folder_of, recipe, run_folder
 
 logger = logging.getLogger("umd")
 
@@ -33,6 +34,7 @@ _USELESS_WARNINGS = (
     r".*LeafSpec.*is deprecated",  # between lightning and torch
     r"Found \d+ module\(s\) in eval mode at the start of training",  # the teacher, always
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",  # none is needed to test
+    r"It is recommended to use `self.log\(.*sync_dist=True",  # the metrics' values are of all ranks already
     r"The number of training batches \(\d+\) is smaller than the logging interval",
 )
 
@@ -48,11 +50,10 @@ _DESCRIPTIONS = {
 class _TrainingNote(Callback):
     """Writes the trainer's settings into each checkpoint, so that a training can go on from it alone."""
 
-    def __init__(self, config: Any) -> None:  # noqa: ANN401
-        trainer = config.trainer.as_dict()
+    def __init__(self, config: dict[str, Any]) -> None:
         # The folder is where the checkpoint lies; loggers follow it.
-        settings = {key: value for key, value in trainer.items() if key not in ("default_root_dir", "logger")}
-        self.note = to_plain({"trainer": settings, "seed_everything": config.seed_everything})
+        trainer = {key: value for key, value in config["trainer"].items() if key not in ("default_root_dir", "logger")}
+        self.note = {"trainer": trainer, "seed_everything": config["seed_everything"]}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the note."""
@@ -85,6 +86,9 @@ class UMDCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401
         """Parse, with the settings of a given checkpoint first, so that whatever the user gives wins."""
         self.restored: dict[str, Any] = {}
+        for key in _LINKED:
+            if any(_value_of(f"--data.{part}{key}", args) is not None for part in ("", "init_args.")):
+                raise ValueError(f"--data.{key} follows from the model's encoder: set --model.encoder instead")
         args = [args[0], *_nulls_as_config(args[1:])]
         path = _value_of("--ckpt_path", args)
         if path is not None and path not in ("best", "last", "hpc", "registry"):
@@ -109,15 +113,20 @@ class UMDCLI(LightningCLI):
         self.folder = run_folder(config.runs, config.model.class_path, config.name, task)
         if self.beside is not None:
             self.folder = self.beside if task == "fit" else self.beside / task
-        if self.subcommand == "fit":
-            rank_zero_only(claim)(self.folder, resumes=bool(config.ckpt_path), overwrite=config.overwrite)
+        if task != "fit" and not config.ckpt_path:
+            raise ValueError(f"umd {task} needs a trained model: --ckpt_path FILE")
+        goes_on = self.beside is not None or config.trainer.fast_dev_run
+        if task == "fit" and not goes_on:
+            init_from = config.model.init_args.get("init_from")
+            rank_zero_only(check_free)(self.folder, overwrite=config.overwrite, init_from=init_from)
+        self.replaces = task == "fit" and not goes_on and config.overwrite
         config.trainer.default_root_dir = str(self.folder)
-        self._say_what_was_restored(config)
+        self._say_what_was_restored()
 
-    def _say_what_was_restored(self, config: Any) -> None:  # noqa: ANN401
+    def _say_what_was_restored(self) -> None:
         if not self.restored:
             return
-        now = to_plain(config.as_dict())
+        now = self._plain_config()
         kept = ", ".join(
             f"{part} {settings['class_path']}" if part in ("model", "data") else part
             for part, settings in self.restored.items()
@@ -125,6 +134,16 @@ class UMDCLI(LightningCLI):
         logger.info("from the checkpoint: %s, with their settings, tokenizer and answers", kept)
         for line in differences(self.restored, now):
             logger.info("given instead: %s", line)
+
+    def _plain_config(self) -> dict[str, Any]:
+        parser = self._parser(self.subcommand)
+        plain: dict[str, Any] = yaml.safe_load(parser.dump(self.config[self.subcommand]))
+        return plain
+
+    def before_fit(self) -> None:
+        """Delete the training that this one replaces, now that all that was given has proved sound."""
+        if self.replaces:
+            rank_zero_only(clear)(self.folder)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
         """Add what every run has: both loggers, the result table where the module has one, the CSV of answers."""
@@ -137,14 +156,16 @@ class UMDCLI(LightningCLI):
                 TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
                 CSVLogger(folder, name="csv"),
             ]
-        always: list[Callback] = [_TrainingNote(self.config[self.subcommand])] if self.subcommand == "fit" else []
+        always: list[Callback] = [_TrainingNote(self._plain_config())] if self.subcommand == "fit" else []
         if self.subcommand != "fit" and not settings.get("callbacks"):
             kwargs["enable_checkpointing"] = False
         if isinstance(self.model, HasReport):
             always.append(ResultsTable())
         if self.subcommand == "predict":
             always.append(PredictionWriter())
-        return super().instantiate_trainer(callbacks=[*(settings.get("callbacks") or []), *always], **kwargs)
+        given = settings.get("callbacks") or []
+        given = given if isinstance(given, list) else [given]
+        return super().instantiate_trainer(callbacks=[*given, *always], **kwargs)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Checkpoints are read as data, never as code."""

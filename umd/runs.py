@@ -33,21 +33,32 @@ def run_folder(runs: str, class_path: str, name: str, subcommand: str) -> Path:
     return folder if subcommand == "fit" else folder / subcommand
 
 
-def claim(folder: Path, *, resumes: bool, overwrite: bool) -> None:
+def check_free(folder: Path, *, overwrite: bool, init_from: str | None) -> None:
     """Make sure that a new training does not mix its files with those of an earlier one.
 
     Raises:
         FileExistsError: the folder holds an earlier training, and nothing says what to do with it.
+        ValueError: the training is to replace the one that it starts from.
     """
-    last = folder / "checkpoints" / "last.ckpt"
-    if resumes or not last.exists():
+    if not _holds_training(folder):
         return
     if not overwrite:
         raise FileExistsError(
             f"'{folder}' holds an earlier training. Keep both with --name ANOTHER, go on with "
-            f"--ckpt_path {last}, or replace it with --overwrite true"
+            f"--ckpt_path {folder / 'checkpoints' / 'last.ckpt'}, or replace it with --overwrite true"
         )
-    shutil.rmtree(folder)
+    if init_from and folder.resolve() in Path(init_from).resolve().parents:
+        raise ValueError(f"--overwrite true would delete '{init_from}', from which this training is to start")
+
+
+def clear(folder: Path) -> None:
+    """Delete an earlier training, nothing else."""
+    if _holds_training(folder):
+        shutil.rmtree(folder)
+
+
+def _holds_training(folder: Path) -> bool:
+    return any((folder / "checkpoints").glob("*.ckpt"))
 
 
 def folder_of(checkpoint: str | Path) -> Path | None:
@@ -70,7 +81,7 @@ def recipe(path: str | Path, *, training: bool = False) -> dict[str, Any]:
     if RECIPE_KEY not in content:
         raise ValueError(
             f"'{path}' does not say how it was made: it is no checkpoint of this project. "
-            "Give the model and the data with --config"
+            "A released UMD or M3AE checkpoint is read by `umd convert`"
         )
     found: dict[str, Any] = content[RECIPE_KEY]
     wanted = ("model", "data", "trainer", "seed_everything") if training else ("model", "data")

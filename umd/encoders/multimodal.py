@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -15,6 +16,8 @@ from umd.encoders.interfaces import PairEncoder
 from umd.encoders.one_modality import NoText, NoVision, OneModality
 from umd.encoders.registry import build_text, build_vision
 from umd.masking import PatchMask
+
+logger = logging.getLogger(__name__)
 
 Pooling = Literal["first", "mean", "mean_padded"]
 
@@ -123,6 +126,8 @@ class MultimodalEncoder(PairEncoder):
             else build_text(config.text, weights=config.text_weights, options=config.text_options),
         )
         self.config = config
+        if config.vision is not None and (rest := config.image_size % self.vision.patch_size):
+            logger.info("image_size %d: the last %d pixels right and bottom fill no patch", config.image_size, rest)
         width = config.fusion_width
         self.fusion: Fusion | OneModality
         if self.modalities == 2:

@@ -62,6 +62,7 @@ class Stage(LightningModule, Generic[EncoderT]):
         self._set_hparams(to_plain(dict(self.hparams)))
         self.optimizer_config = from_plain(OptimizerConfig, optimizer)
         self.init_from = init_from
+        self._started_from: dict[str, Any] | None = None
         # The earlier stage's weights replace the published ones, so these need not be there.
         self.encoder = self.build_encoder(encoder, published=not init_from)
 
@@ -142,10 +143,14 @@ class Stage(LightningModule, Generic[EncoderT]):
     def after_optimizer_step(self) -> None:
         """Called after every optimizer step."""
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember what the training that goes on here had started from."""
+        self._started_from = checkpoint.get(RECIPE_KEY, {}).get("started_from")
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write settings that need nothing but this file: weights are in it, so no source of them is named."""
         settings = to_plain(dict(self.hparams))
-        origin = {
+        origin = self._started_from or {
             "init_from": settings.get("init_from"),
             "vision_weights": settings["encoder"].get("vision_weights"),
             "text_weights": settings["encoder"].get("text_weights"),

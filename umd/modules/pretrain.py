@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from umd.batch import ImageTextBatch
+from umd.distributed import gather
 from umd.encoders import EncoderConfig
 from umd.losses.alignment import alignment_loss
 from umd.losses.matching import matching_loss
@@ -96,8 +97,6 @@ class MRPretrain(ReconstructionModule):
         text = self.text_contrast(self.encoder.text(batch.input_ids, batch.attention_mask)[:, 0])
         all_images, all_texts, offset = image, text, 0
         if self.trainer.world_size > 1 and self.trainer.training:
-            gathered = self.all_gather(torch.stack([image, text]), sync_grads=True)
-            assert isinstance(gathered, Tensor)  # since a tensor went in: (ranks, 2, B, W)
-            all_images, all_texts = gathered[:, 0].flatten(0, 1), gathered[:, 1].flatten(0, 1)
+            all_images, all_texts = gather(image), gather(text)
             offset = self.global_rank * len(batch)
         return alignment_loss(image, text, all_images, all_texts, offset, self.log_scale)
