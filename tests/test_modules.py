@@ -166,7 +166,7 @@ def test_the_total_is_equation_7(feature_target: FeatureTarget, monkeypatch: pyt
     loss = module.training_step(batch, 0)
     patch_mask, (masked_ids, labels), (source, match) = drawn["patches"], drawn["tokens"], drawn["swaps"]
 
-    pixels = (batch.image.float() / 255 - 0.5) / 0.5
+    pixels = (batch.image.float() / 255 - 0.45) / 0.27
     attention = batch.attention_mask
     with torch.no_grad():
         student = module.encoder(pixels, masked_ids, attention, patch_mask)
