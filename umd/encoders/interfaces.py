@@ -43,7 +43,7 @@ class VisionEncoder(nn.Module, ABC):
     ) -> None:
         super().__init__()
         if grid < 1:
-            raise ValueError(f"the image size must hold at least one patch of {patch_size} pixels")
+            raise ValueError(f"image_size must be at least {patch_size}: one patch of this encoder")
         self.width = width
         self.patch_size = patch_size
         self.grid = grid
