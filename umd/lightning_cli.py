@@ -178,6 +178,7 @@ class UMDCLI(LightningCLI):
     def after_fit(self) -> None:
         """Test the best checkpoint, once, where the module has a result table and the data a test split."""
         config = self.config["fit"]
+        logger.info("the run's settings, logs and checkpoints are in %s", self.folder)
         model: LightningModule = self.model
         if not (config.test_after_fit and isinstance(model, HasReport)) or config.trainer.fast_dev_run:
             return
