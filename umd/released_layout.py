@@ -12,6 +12,7 @@ from torch import Tensor
 
 from umd.encoders import EncoderConfig
 from umd.encoders.multimodal import Pooling
+from umd.encoders.openai_clip import BLOCK_NAMES
 from umd.modules.objectives import Preset, ReconstructionConfig
 
 TaskHead = Literal["vqa_head", "cls_head", "irtr_head"]
@@ -20,13 +21,6 @@ TEACHER = "ema.module."
 MATCHING = "itm_head."
 POSITIONS = "mim_head.decoder_pos_embed"
 _STREAMS = {"language": "text", "vision": "image"}
-_CLIP_BLOCK = {
-    "attn.out_proj": "self_attn.out_proj",
-    "ln_1": "layer_norm1",
-    "ln_2": "layer_norm2",
-    "mlp.c_fc": "mlp.fc1",
-    "mlp.c_proj": "mlp.fc2",
-}
 _FUSION_LAYER = {
     "attention.self.": "self_attention.",
     "attention.output.dense": "self_attention.output",
@@ -109,7 +103,7 @@ def _rename(name: str) -> str | None:
         rest = name.removeprefix(old)
         number, _, below = rest.partition(".")
         if old.endswith("resblocks."):
-            return f"{new}{number}.{_inner(below, _CLIP_BLOCK)}"
+            return f"{new}{number}.{_inner(below, BLOCK_NAMES)}"
         if old.endswith("_layers."):
             return f"{new}{number}.{_inner(below, _FUSION_LAYER)}"
         return new + rest

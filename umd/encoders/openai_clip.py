@@ -15,7 +15,7 @@ _TOP = {
     "ln_post.weight": "post_layernorm.weight",
     "ln_post.bias": "post_layernorm.bias",
 }
-_BLOCK = {
+BLOCK_NAMES = {
     "attn.out_proj": "self_attn.out_proj",
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
@@ -53,8 +53,8 @@ def from_openai(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
             if kind in ("in_proj_weight", "in_proj_bias"):
                 for letter, part in zip("qkv", value.float().chunk(3), strict=True):
                     renamed[f"{prefix}self_attn.{letter}_proj.{kind.removeprefix('in_proj_')}"] = part.clone()
-            elif layer in _BLOCK:
-                renamed[f"{prefix}{_BLOCK[layer]}.{kind}"] = value.float()
+            elif layer in BLOCK_NAMES:
+                renamed[f"{prefix}{BLOCK_NAMES[layer]}.{kind}"] = value.float()
     if _TOP["conv1.weight"] not in renamed:
         raise ValueError(
             f"'{source}' is no CLIP with a vision transformer in OpenAI's layout: it has no 'visual.conv1.weight' "
