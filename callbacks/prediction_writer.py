@@ -1,4 +1,4 @@
-"""The answers of `umd predict` as one CSV in the order of the split, each question once."""
+"""What is answered, in a test or a prediction, as one CSV in the order of the split, each sample once."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ def in_split_order(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]
 
 
 class PredictionWriter(Callback):
-    """Writes what `predict_step` returns to `<run folder>/<name>.csv`.
+    """Writes what `predict_step` and `test_step` return to `<run folder>/<name>.csv`.
 
-    `predict_step` returns a list with one dictionary a sample: plain values, the same keys everywhere, among
-    them `index`, the sample's place in the split. The file has `index` first and the other keys in the
-    module's order, one row a sample in the split's order, whatever the number of ranks and however often a
-    distributed sampler repeats one. It is UTF-8, every text is quoted, and values are written unchanged, so
-    read it with `pandas.read_csv(path, keep_default_na=False)`: an answer may well be "n/a".
+    Both return a list with one dictionary a sample: plain values, the same keys everywhere, among them
+    `index`, the sample's place in the split. A `test_step` that returns anything else is left alone, and
+    without any row a test writes no file. The file has `index` first and the other keys in the module's
+    order, one row a sample in the split's order, whatever the number of ranks and however often a
+    distributed sampler repeats one. It is UTF-8, every text is quoted, True and False are written as true and
+    false, other values unchanged, so read it with `pandas.read_csv(path, keep_default_na=False)`: an answer may
+    well be "n/a".
 
     On several ranks each writes its part into the run folder (which they must share), and rank 0 joins them.
     In a `fast_dev_run` nothing is written.
@@ -38,7 +40,7 @@ class PredictionWriter(Callback):
         name: name of the file without its ending.
 
     Attributes:
-        path: the file that the last prediction wrote (set on rank 0).
+        path: the file that the last test or prediction wrote (set on rank 0).
 
     Raises:
         ValueError: `name` is empty or not a bare file name.
@@ -53,13 +55,16 @@ class PredictionWriter(Callback):
         self._rows: list[dict[str, Any]] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget an earlier prediction.
+        """Forget what came before.
 
         Raises:
             ValueError: there is more than one predict dataloader, whose indices would collide.
         """
-        if len(trainer.num_predict_batches) > 1:
-            raise ValueError(f"PredictionWriter: writes one split, got {len(trainer.num_predict_batches)} dataloaders")
+        self._rows = []
+        _check_one(len(trainer.num_predict_batches))
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget what came before."""
         self._rows = []
 
     def on_predict_batch_end(
@@ -78,9 +83,31 @@ class PredictionWriter(Callback):
             ValueError: a row lacks `index`, or has other keys than the first row.
         """
         source = f"{type(pl_module).__name__}.predict_step"
-        if not isinstance(outputs, list) or not all(isinstance(row, dict) for row in outputs):
+        if not _are_rows(outputs):
             raise TypeError(f"{source}: must return a list of dictionaries, got {type(outputs).__name__}")
-        for row in outputs:
+        self._keep(outputs, source)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep a batch's rows, if there are any.
+
+        Raises:
+            ValueError: a row lacks `index`, or has other keys than the first row; or there are rows from more
+                than one test dataloader, whose indices would collide.
+        """
+        if _are_rows(outputs) and outputs:
+            _check_one(len(trainer.num_test_batches))
+            self._keep(outputs, f"{type(pl_module).__name__}.test_step")
+
+    def _keep(self, rows: Sequence[dict[str, Any]], source: str) -> None:
+        for row in rows:
             if "index" not in row:
                 raise ValueError(f"{source}: a row lacks the key 'index', it has {sorted(row)}")
             if self._rows and row.keys() != self._rows[0].keys():
@@ -95,6 +122,18 @@ class PredictionWriter(Callback):
         Raises:
             FileNotFoundError: another rank's part is not in the run folder.
         """
+        self._write(trainer)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The same, where any rank has rows.
+
+        Raises:
+            FileNotFoundError: another rank's part is not in the run folder.
+        """
+        if trainer.strategy.reduce_boolean_decision(bool(self._rows), all=False):
+            self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
         rows, self._rows = self._rows, []
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
@@ -116,6 +155,15 @@ class PredictionWriter(Callback):
         rank_zero_info("Predictions written to %s", self.path)
 
 
+def _are_rows(outputs: object) -> bool:
+    return isinstance(outputs, list) and all(isinstance(row, dict) for row in outputs)
+
+
+def _check_one(loaders: int) -> None:
+    if loaders > 1:
+        raise ValueError(f"PredictionWriter: writes one split, got {loaders} dataloaders")
+
+
 def _read_part(part: Path) -> list[dict[str, Any]]:
     if not part.exists():
         raise FileNotFoundError(
@@ -132,5 +180,9 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         # Quoting every text: before Python 3.13 a lone carriage return would go unquoted, and split its row.
         writer = csv.DictWriter(file, columns, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: _text(value) for key, value in row.items()} for row in rows)
     os.replace(temporary, path)
+
+
+def _text(value: Any) -> Any:  # noqa: ANN401
+    return str(value).lower() if isinstance(value, bool) else value

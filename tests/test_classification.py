@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
@@ -21,7 +22,7 @@ from torchmetrics.functional.classification import (
     multiclass_specificity,
 )
 
-from callbacks import ModalityCoordination, ResultsTable
+from callbacks import ModalityCoordination, PredictionWriter, ResultsTable
 from tests.synthetic import ENCODER, OPTIMIZER, quiet_trainer, vqa_batch
 from umd.batch import ClassificationBatch, ImageTextBatch
 from umd.classification_metrics import (
@@ -193,8 +194,13 @@ def test_the_report_is_that_of_the_predictions_and_names_unknown_classes(tmp_pat
     torch.manual_seed(0)
     model = Classification(ENCODER, OPTIMIZER, classes=list(CLASSES))
     data = Labelled(batch(5), batch(4, seed=1, first=5, labels=("gel", "unheard of")))
-    trainer = quiet_trainer(tmp_path)
+    writer = PredictionWriter()
+    trainer = quiet_trainer(tmp_path, writer)
     logged = trainer.test(model, datamodule=data, verbose=False)[0]
+    assert writer.path is not None
+    written = pd.read_csv(writer.path, keep_default_na=False)
+    assert written["correct"].tolist() == (written["label"] == written["ground_truth"]).tolist()
+    assert model.test_report()["rows"][0]["value"] == 100 * written["correct"].sum() / 9
     parts = trainer.predict(model, datamodule=data)
     assert parts is not None
     rows: list[Any] = [row for part in parts for row in part]

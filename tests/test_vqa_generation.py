@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from callbacks import ModalityCoordination, WeightPerturbation
+from callbacks import ModalityCoordination, PredictionWriter, WeightPerturbation
 from datamodules import VQARAD
 from tests.synthetic import ANSWERS, END, OPTIMIZER, START, VOCABULARY, Batches, answer_tokens, quiet_trainer, vqa_batch
 from umd.batch import VQABatch
@@ -298,7 +299,14 @@ def test_32_questions_learnt_by_heart_are_answered_by_ranking_and_by_writing(tmp
     trainer = quiet_trainer(tmp_path, max_steps=400, limit_val_batches=1, check_val_every_n_epoch=400)
     trainer.fit(module, datamodule=data)
     assert trainer.callback_metrics["validation/overall"] == 100
-    trainer.test(module, datamodule=data, verbose=False)
+    writer = PredictionWriter()
+    testing = quiet_trainer(tmp_path, writer)
+    testing.test(module, datamodule=data, verbose=False)
+    assert writer.path is not None
+    written = pd.read_csv(writer.path, keep_default_na=False)
+    assert written["correct"].tolist() == written["generated_correct"].tolist() == [True] * 32
+    assert written["has_twin"].tolist() == [True] * 5 + [False] * 27
+    assert written["closed"].tolist() == [answer in ("yes", "no") for answer in data.batch.answers]
     rows = {row["group"]: row for row in module.test_report()["rows"]}
     for marked in ("", ", generated"):
         assert rows[f"overall{marked}"]["accuracy"] == 100

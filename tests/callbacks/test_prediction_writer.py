@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -44,6 +45,17 @@ class Returning(LightningModule):
         return self.outputs
 
 
+class Tested(LightningModule):
+    """Returns rows or, as most modules do, something else."""
+
+    def __init__(self, returns: Callable[[int], Any]) -> None:
+        super().__init__()
+        self.returns = returns
+
+    def test_step(self, batch: torch.Tensor, batch_idx: int) -> Any:  # noqa: ANN401
+        return self.returns(batch_idx)
+
+
 def predict(
     module: LightningModule,
     callback: PredictionWriter,
@@ -52,8 +64,9 @@ def predict(
     loaders: int = 1,
     **arguments: Any,  # noqa: ANN401
 ) -> None:
-    data = [DataLoader(cast(Any, torch.tensor(indices)), batch_size=4) for _ in range(loaders)]
-    Trainer(
+    data: Any = [DataLoader(cast(Any, torch.tensor(indices)), batch_size=4) for _ in range(loaders)]
+    data = data if loaders > 1 else data[0]
+    trainer = Trainer(
         default_root_dir=folder,
         accelerator="cpu",
         logger=False,
@@ -61,7 +74,11 @@ def predict(
         enable_model_summary=False,
         callbacks=[callback],
         **arguments,
-    ).predict(module, dataloaders=data if loaders > 1 else data[0], return_predictions=False)
+    )
+    if isinstance(module, Tested):
+        trainer.test(module, dataloaders=data, verbose=False)
+    else:
+        trainer.predict(module, dataloaders=data, return_predictions=False)
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -113,14 +130,18 @@ def ranks(folder: Path, world_size: int) -> list[Trainer]:
                 global_rank=rank,
                 is_global_zero=rank == 0,
                 num_predict_batches=[1],
-                strategy=SimpleNamespace(barrier=lambda name: None),
+                num_test_batches=[1],
+                strategy=SimpleNamespace(
+                    barrier=lambda name: None, reduce_boolean_decision=lambda decision, all: decision
+                ),
             ),
         )
         for rank in range(world_size)
     ]
 
 
-def test_ranks_are_joined_into_what_one_rank_writes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", ["predict", "test"])
+def test_ranks_are_joined_into_what_one_rank_writes(task: str, tmp_path: Path) -> None:
     predict(Answering(), PredictionWriter(), tmp_path / "one", list(range(9)))
     module = Answering()
     # Rank 0 goes last, as behind a barrier; the sampler repeated 0 to even the ranks out.
@@ -128,9 +149,10 @@ def test_ranks_are_joined_into_what_one_rank_writes(tmp_path: Path) -> None:
         list(zip(ranks(tmp_path / "two", 2), ([0, 2, 4, 6, 8], [1, 3, 5, 7, 0]), strict=True))
     ):
         callback = PredictionWriter()
-        callback.on_predict_start(trainer, module)
-        callback.on_predict_batch_end(trainer, module, module.predict_step(torch.tensor(indices), 0), None, 0)
-        callback.on_predict_end(trainer, module)
+        getattr(callback, f"on_{task}_start")(trainer, module)
+        rows = module.predict_step(torch.tensor(indices), 0)
+        getattr(callback, f"on_{task}_batch_end")(trainer, module, rows, None, 0)
+        getattr(callback, f"on_{task}_end")(trainer, module)
     assert (tmp_path / "two/predictions.csv").read_bytes() == (tmp_path / "one/predictions.csv").read_bytes()
     assert [found.name for found in (tmp_path / "two").iterdir()] == ["predictions.csv"]
 
@@ -158,6 +180,22 @@ def test_a_fast_dev_run_writes_nothing(tmp_path: Path) -> None:
 def test_other_outputs_are_refused(tmp_path: Path, outputs: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         predict(Returning(outputs), PredictionWriter(), tmp_path, [0])
+
+
+def test_a_test_writes_its_rows_with_true_and_false_as_such(tmp_path: Path) -> None:
+    right = [True, False, False]
+    predict(
+        Tested(lambda place: [{"index": 2 - place, "correct": right[place]}]), PredictionWriter(), tmp_path, [0] * 9
+    )
+    assert [row["correct"] for row in read(tmp_path / "predictions.csv")] == ["false", "false", "true"]
+    frame = pd.read_csv(tmp_path / "predictions.csv", keep_default_na=False)
+    assert frame["correct"].dtype == bool and frame["correct"].tolist() == right[::-1]
+
+
+@pytest.mark.parametrize("outputs", [None, torch.zeros(2), {"loss": 1.0}, [1.0, 2.0], []])
+def test_a_test_step_without_rows_is_left_alone(outputs: object, tmp_path: Path) -> None:
+    predict(Tested(lambda place: outputs), PredictionWriter(), tmp_path, [0] * 5)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_dataloaders_are_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from umd.encoders import EncoderConfig
 from umd.heads.split_head import Contribution
 from umd.losses.classification import classification_loss
 from umd.modules.answering import AnsweringModule, Inputs
+from umd.modules.outcomes import Row, as_rows
 from umd.optim import OptimizerConfig
 from umd.protocols import HasClasses
 
@@ -82,20 +83,21 @@ class Classification(AnsweringModule):
         logits: Tensor = self(batch)
         labels = self.numbers(batch.labels)
         scores.update(batch.index, logits.float().softmax(1), labels)
-        return classification_loss(logits, labels)
+        return logits
 
     def validation_step(self, batch: ClassificationBatch, batch_idx: int) -> None:
         """Keep the probabilities; log the loss."""
-        loss = self._evaluate(batch, self.validation_scores)
+        logits = self._evaluate(batch, self.validation_scores)
+        loss = classification_loss(logits, self.numbers(batch.labels))
         self.log("validation/loss", loss, batch_size=len(batch), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log accuracy, macro AUC, macro sensitivity and macro specificity in per cent."""
         self._log_scores("validation", self.validation_scores)
 
-    def test_step(self, batch: ClassificationBatch, batch_idx: int) -> None:
-        """Keep the probabilities."""
-        self._evaluate(batch, self.test_scores)
+    def test_step(self, batch: ClassificationBatch, batch_idx: int) -> list[Row]:  # type: ignore[override] # Lightning passes it on
+        """Keep the probabilities; the rows of `predict_step`."""
+        return self._rows(batch, self._evaluate(batch, self.test_scores))
 
     def on_test_epoch_end(self) -> None:
         """Log the same, and keep the table for `test_report`."""
@@ -127,27 +129,22 @@ class Classification(AnsweringModule):
             "rows": self._test_rows,
         }
 
-    def predict_step(self, batch: ClassificationBatch, batch_idx: int) -> list[dict[str, Any]]:
-        """One row a sample: its class, how sure, and the true one."""
-        confidence, number = self(batch).float().softmax(1).max(1)
-        return [
+    def predict_step(self, batch: ClassificationBatch, batch_idx: int) -> list[Row]:
+        """One row a sample: its class, how sure, the true one, and whether that is it."""
+        return self._rows(batch, self(batch))
+
+    def _rows(self, batch: ClassificationBatch, logits: Tensor) -> list[Row]:
+        confidence, number = logits.float().softmax(1).max(1)  # as the metrics see it
+        labels = [self.classes[chosen] for chosen in number.tolist()]
+        return as_rows(
             {
-                "index": index,
-                "sample_id": sample_id,
-                "image": image,
-                "text": text,
-                "label": self.classes[chosen],
-                "confidence": round(sure, 4),
-                "ground_truth": truth,
+                "index": batch.index.tolist(),
+                "sample_id": batch.sample_ids,
+                "image": batch.image_names,
+                "text": batch.texts,
+                "label": labels,
+                "confidence": [round(sure, 4) for sure in confidence.tolist()],
+                "ground_truth": batch.labels,
+                "correct": [label == truth for label, truth in zip(labels, batch.labels, strict=True)],
             }
-            for index, sample_id, image, text, chosen, sure, truth in zip(
-                batch.index.tolist(),
-                batch.sample_ids,
-                batch.image_names,
-                batch.texts,
-                number.tolist(),
-                confidence.tolist(),
-                batch.labels,
-                strict=True,
-            )
-        ]
+        )

@@ -13,6 +13,7 @@ from umd.heads.split_head import Contribution
 from umd.losses.answering import answer_loss
 from umd.metrics import VQAAccuracy
 from umd.modules.answering import AnsweringModule, Inputs
+from umd.modules.outcomes import Row, question_rows
 from umd.optim import OptimizerConfig
 from umd.protocols import HasAnswers
 
@@ -81,20 +82,21 @@ class VQAClassifier(AnsweringModule):
         logits: Tensor = self(batch)
         labels = self.labels(batch)
         accuracy.update(batch.index, logits.argmax(1) == labels, batch.closed, batch.has_twin, labels >= 0)
-        return answer_loss(logits, labels)
+        return logits
 
     def validation_step(self, batch: VQABatch, batch_idx: int) -> None:
         """Count right answers; log the loss."""
-        loss = self._evaluate(batch, self.validation_accuracy)
+        logits = self._evaluate(batch, self.validation_accuracy)
+        loss = answer_loss(logits, self.labels(batch))
         self.log("validation/loss", loss, batch_size=len(batch), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log open, closed and overall accuracy in per cent."""
         self._log_accuracy("validation", self.validation_accuracy, prog_bar=True)
 
-    def test_step(self, batch: VQABatch, batch_idx: int) -> None:
-        """Count right answers."""
-        self._evaluate(batch, self.test_accuracy)
+    def test_step(self, batch: VQABatch, batch_idx: int) -> list[Row]:  # type: ignore[override] # Lightning passes it on
+        """Count right answers; the rows of `predict_step`."""
+        return self._rows(batch, self._evaluate(batch, self.test_accuracy))
 
     def on_test_epoch_end(self) -> None:
         """Log the accuracies and keep the table for `test_report`."""
@@ -124,27 +126,17 @@ class VQAClassifier(AnsweringModule):
         ]
         return {"title": title, "notes": notes, "columns": columns, "rows": self._test_rows}
 
-    def predict_step(self, batch: VQABatch, batch_idx: int) -> list[dict[str, Any]]:
-        """One row a question: what was asked, what is answered, how sure, and what is true."""
-        confidence, number = self(batch).float().sigmoid().max(1)
-        return [
-            {
-                "index": index,
-                "question_id": sample_id,
-                "image": image,
-                "question": question,
-                "answer": self.answers[answer],
-                "confidence": round(sure, 4),
-                "ground_truth": truth,
-            }
-            for index, sample_id, image, question, answer, sure, truth in zip(
-                batch.index.tolist(),
-                batch.sample_ids,
-                batch.image_names,
-                batch.texts,
-                number.tolist(),
-                confidence.tolist(),
-                batch.answers,
-                strict=True,
-            )
-        ]
+    def predict_step(self, batch: VQABatch, batch_idx: int) -> list[Row]:
+        """One row a question: what was asked, what is answered, how sure, what is true, and whether that is it."""
+        return self._rows(batch, self(batch))
+
+    def _rows(self, batch: VQABatch, logits: Tensor) -> list[Row]:
+        # Not the largest probability: of many answers that are all but certain, several round to 1.
+        number = logits.argmax(1)
+        confidence = logits.float().sigmoid().gather(1, number[:, None])[:, 0]
+        answers = [self.answers[chosen] for chosen in number.tolist()]
+        return question_rows(
+            batch,
+            given={"answer": answers, "confidence": [round(sure, 4) for sure in confidence.tolist()]},
+            judged={"correct": [answer == truth for answer, truth in zip(answers, batch.answers, strict=True)]},
+        )

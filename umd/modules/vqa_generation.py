@@ -16,6 +16,7 @@ from umd.metrics import VQA_REPORT_COLUMNS, VQAAccuracy
 from umd.modules.base import from_plain
 from umd.modules.downstream import Downstream
 from umd.modules.ggp import GGPStage
+from umd.modules.outcomes import Row, question_rows
 from umd.optim import OptimizerConfig, ParameterGroup
 from umd.protocols import HasAnswers, HasAnswerTokens
 
@@ -208,39 +209,51 @@ class VQAGenerator(Downstream[GGPEncoder], GGPStage):
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
         return loss
 
-    def _judge_ranking(self, batch: VQABatch, states: States, accuracy: VQAAccuracy) -> None:
-        numbers = self.rank(states)[0].tolist()
-        right = [self.answers[number] == truth for number, truth in zip(numbers, batch.answers, strict=True)]
-        known = torch.tensor([truth in self.answers for truth in batch.answers])
-        accuracy.update(batch.index, torch.tensor(right), batch.closed, batch.has_twin, known)
+    def _ranked(self, batch: VQABatch, numbers: Tensor) -> tuple[list[str], list[bool]]:
+        """The candidates of these numbers, and whether they are the true answers."""
+        answers = [self.answers[number] for number in numbers.tolist()]
+        return answers, [answer == truth for answer, truth in zip(answers, batch.answers, strict=True)]
 
-    def _judge_generation(self, batch: VQABatch, states: States) -> None:
-        data, right = self._reader(), []
-        for written, truth, ids in zip(
-            self.generate(states), batch.answers, batch.answer_input_ids.tolist(), strict=True
-        ):
-            # Some tokenizers do not give every answer back as it was: exactly its tokens are right too.
-            right.append(written in (truth, data.answer_text(ids)))
+    def _count(self, batch: VQABatch, correct: Sequence[bool], accuracy: VQAAccuracy, free: bool = False) -> None:
         # Free writing is bound to no vocabulary, so every answer is within reach.
-        known = torch.ones(len(batch), dtype=torch.bool)
-        self.generation_accuracy.update(batch.index, torch.tensor(right), batch.closed, batch.has_twin, known)
+        known = torch.tensor([free or truth in self.answers for truth in batch.answers])
+        accuracy.update(batch.index, torch.tensor(correct), batch.closed, batch.has_twin, known)
+
+    def _rows(self, batch: VQABatch) -> list[Row]:
+        states: States = self(batch)
+        numbers, likelihoods = self.rank(states)
+        answers, correct = self._ranked(batch, numbers)
+        data, written = self._reader(), self.generate(states)
+        # Some tokenizers do not give every answer back as it was: exactly its tokens are right too.
+        free = [
+            answer in (truth, data.answer_text(ids))
+            for answer, truth, ids in zip(written, batch.answers, batch.answer_input_ids.tolist(), strict=True)
+        ]
+        confidence = [round(likelihood, 4) for likelihood in likelihoods.exp().tolist()]
+        return question_rows(
+            batch,
+            given={"answer": answers, "confidence": confidence, "generated_answer": written},
+            judged={"correct": correct, "generated_correct": free},
+        )
 
     def validation_step(self, batch: VQABatch, batch_idx: int) -> None:
         """Log the loss; count right answers by ranking."""
         states: States = self(batch)
         loss = -self.log_likelihood(batch, states).mean()
         self.log("validation/loss", loss, batch_size=len(batch), sync_dist=True)
-        self._judge_ranking(batch, states, self.validation_accuracy)
+        _, correct = self._ranked(batch, self.rank(states)[0])
+        self._count(batch, correct, self.validation_accuracy)
 
     def on_validation_epoch_end(self) -> None:
         """Log open, closed and overall accuracy by ranking, in per cent."""
         self._log_accuracy("validation/", self.validation_accuracy, prog_bar=True)
 
-    def test_step(self, batch: VQABatch, batch_idx: int) -> None:
-        """Count right answers, by ranking and written freely."""
-        states: States = self(batch)
-        self._judge_ranking(batch, states, self.ranking_accuracy)
-        self._judge_generation(batch, states)
+    def test_step(self, batch: VQABatch, batch_idx: int) -> list[Row]:  # type: ignore[override] # Lightning passes it on
+        """Count right answers, by ranking and written freely; the rows of `predict_step`."""
+        rows = self._rows(batch)
+        self._count(batch, [row["correct"] for row in rows], self.ranking_accuracy)
+        self._count(batch, [row["generated_correct"] for row in rows], self.generation_accuracy, free=True)
+        return rows
 
     def on_test_epoch_end(self) -> None:
         """Log the accuracies and keep the table for `test_report`."""
@@ -264,33 +277,9 @@ class VQAGenerator(Downstream[GGPEncoder], GGPStage):
         )
         return {"title": title, "notes": notes, "columns": list(VQA_REPORT_COLUMNS), "rows": self._test_rows}
 
-    def predict_step(self, batch: VQABatch, batch_idx: int) -> list[dict[str, Any]]:
+    def predict_step(self, batch: VQABatch, batch_idx: int) -> list[Row]:
         """One row a question: what was asked, the best candidate and how likely, what is written, what is true."""
-        states: States = self(batch)
-        numbers, likelihoods = self.rank(states)
-        return [
-            {
-                "index": index,
-                "question_id": sample_id,
-                "image": image,
-                "question": question,
-                "answer": self.answers[number],
-                "confidence": round(likelihood, 4),
-                "generated_answer": written,
-                "ground_truth": truth,
-            }
-            for index, sample_id, image, question, number, likelihood, written, truth in zip(
-                batch.index.tolist(),
-                batch.sample_ids,
-                batch.image_names,
-                batch.texts,
-                numbers.tolist(),
-                likelihoods.exp().tolist(),
-                self.generate(states),
-                batch.answers,
-                strict=True,
-            )
-        ]
+        return self._rows(batch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As for every stage; the decoder's published weights are not needed again either."""
