@@ -64,6 +64,22 @@ def test_predict_writes_each_test_question_once(trained: Path, tmp_path: Path) -
     assert right == pytest.approx(overall["accuracy"], abs=1e-3)
 
 
+def test_a_fit_and_a_test_leave_each_questions_outcome(trained: Path, tmp_path: Path) -> None:
+    run(["test", f"--ckpt_path={best(trained)}", f"--runs={tmp_path}", *QUIET])
+    own = trained / "vqa" / "default"
+    table = pd.read_csv(own / "predictions.csv", keep_default_na=False)
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / "vqa" / "default" / "test" / "predictions.csv", keep_default_na=False), table
+    )
+    groups = {"open": ~table["closed"], "closed": table["closed"], "overall": table["closed"] | True}
+    groups["twin-free"] = ~table["has_twin"]
+    for row in rows(own / "results.json"):
+        chosen = table["correct"][groups[str(row["group"])]]
+        assert (row["questions"], row["accuracy"]) == (len(chosen), 100 * chosen.sum() / len(chosen))
+    assert ((table["answer"] == table["ground_truth"]) == table["correct"]).all()
+    assert table["question_type"].ne("").all()
+
+
 def test_a_training_never_mixes_with_an_earlier_one(trained: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*.ckpt")}
     with pytest.raises(FileExistsError, match=r"holds an earlier training.*--name.*--ckpt_path.*--overwrite"):

@@ -42,7 +42,7 @@ _USELESS_WARNINGS = (
 _DESCRIPTIONS = {
     "fit": "Train a stage; a stage with a result table ends with a test of its best checkpoint.",
     "validate": "Evaluate a checkpoint on the validation split.",
-    "test": "Evaluate a checkpoint on the test split: a table on the terminal, as JSON and as CSV.",
+    "test": "Evaluate a checkpoint on the test split: a table on the terminal, as JSON and as CSV, and each answer.",
     "predict": "Write a checkpoint's answers on the test split to a CSV file.",
 }
 
@@ -161,10 +161,11 @@ class UMDCLI(LightningCLI):
             kwargs["enable_checkpointing"] = False
         if isinstance(self.model, HasReport):
             always.append(ResultsTable())
-        if self.subcommand == "predict":
-            always.append(PredictionWriter())
         given = settings.get("callbacks") or []
         given = given if isinstance(given, list) else [given]
+        answers = self.subcommand == "predict" or isinstance(self.model, HasReport)
+        if answers and not any(isinstance(callback, PredictionWriter) for callback in given):
+            always.append(PredictionWriter())
         return super().instantiate_trainer(callbacks=[*given, *always], **kwargs)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
