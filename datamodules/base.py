@@ -180,6 +180,11 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         self._looked_at[split] = looked_at
         return usable
 
+    def left_out(self, split: Split) -> int:
+        """The number of rows of a split that were left out because their image cannot be used."""
+        usable = self.records(split)
+        return self._looked_at[split] - len(usable)
+
     def prepare_data(self) -> None:
         """Fills the image cache, if there is one, in one process a machine."""
         if self.images.cache is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,3 +44,14 @@ def read_lines(path: Path, problems: Problems) -> Iterator[tuple[str, str]]:
                 continue
             if text.strip():
                 yield where, text
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file in UTF-8 so that a reader finds the old content or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="")
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

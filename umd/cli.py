@@ -14,6 +14,7 @@ from importlib.metadata import version
 _OWN_COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("umd.compare", "put the test results of several runs into one table"),
     "convert": ("umd.convert", "turn a released UMD or M3AE checkpoint into one of this project"),
+    "data": ("datamodules.summary", "show what a data set holds, before anything is trained"),
 }
 
 _LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
