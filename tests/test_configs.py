@@ -137,6 +137,12 @@ OVERLAYS = {
     "recipe/vqa_vqa_rad.yaml": ["vqa.yaml", "data/vqa_rad.yaml"],
     "scale/ggp.yaml": ["contrastive_pretrain.yaml"],
     "scale/paper.yaml": ["pretrain.yaml"],
+    "scale/small.yaml": ["pretrain.yaml"],
+    "small/calibrate.yaml": ["calibrate.yaml", "data/vqa_rad.yaml"],
+    "small/classification.yaml": ["classification.yaml", "data/melinda.yaml"],
+    "small/pretrain.yaml": ["pretrain.yaml", "data/roco_medicat.yaml"],
+    "small/retrieval.yaml": ["retrieval.yaml", "data/roco.yaml"],
+    "small/vqa.yaml": ["vqa.yaml", "data/vqa_rad.yaml"],
 }
 # The overlay, and the modality that its model does not have.
 BASELINES = {

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import yaml
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -19,9 +20,12 @@ from rich.logging import RichHandler
 import datamodules  # noqa: F401 - makes the short class names known to the parser
 import umd.modules  # noqa: F401 - the same
 from callbacks import PredictionWriter, ResultsTable
+from umd.callback_options import with_options
+from umd.checkpoint_io import AtomicCheckpointIO
 from umd.checkpoints import RECIPE_KEY
 from umd.encoders import tokenizer_for
 from umd.protocols import HasReport
+from umd.resume import ExactResume
 from umd.runs import check_free, clear, differences, folder_of, recipe, run_folder
 
 logger = logging.getLogger("umd")
@@ -71,6 +75,14 @@ class UMDCLI(LightningCLI):
             "--overwrite", type=bool, default=False, help="let a training replace an earlier one of that name"
         )
         parser.add_argument(
+            "--callback",
+            nargs="+",
+            type=str,
+            default=[],
+            metavar="NAME=off|NAME.ARGUMENT=VALUE",
+            help="change one of the configs' callbacks: leave it out, or set an argument",
+        )
+        parser.add_argument(
             "--test_after_fit",
             type=bool,
             default=True,
@@ -110,6 +122,14 @@ class UMDCLI(LightningCLI):
         """Choose the run's folder and say what was taken from a checkpoint."""
         config = self.config[self.subcommand]
         task = str(self.subcommand)
+        if config.callback:
+            config.trainer.callbacks = with_options(config.trainer.callbacks or [], config.callback)
+            try:
+                self._parser(self.subcommand).validate(config)
+            except TypeError as error:
+                options = " ".join(config.callback)
+                raise ValueError(f"--callback {options}: a value is of another type than its argument") from error
+            config.callback = []  # what it asked for stands in the list now, which is what is saved
         self.folder = run_folder(config.runs, config.model.class_path, config.name, task)
         if self.beside is not None:
             self.folder = self.beside if task == "fit" else self.beside / task
@@ -156,7 +176,10 @@ class UMDCLI(LightningCLI):
                 TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
                 CSVLogger(folder, name="csv"),
             ]
-        always: list[Callback] = [_TrainingNote(self._plain_config())] if self.subcommand == "fit" else []
+        always: list[Callback] = []
+        if self.subcommand == "fit":
+            always = [_TrainingNote(self._plain_config()), ExactResume()]
+            kwargs["plugins"] = _with_atomic_writing(settings.get("plugins"), settings.get("strategy"))
         if self.subcommand != "fit" and not settings.get("callbacks"):
             kwargs["enable_checkpointing"] = False
         if isinstance(self.model, HasReport):
@@ -193,6 +216,13 @@ class UMDCLI(LightningCLI):
         self.trainer.test(
             self.model, datamodule=self.datamodule, ckpt_path=best or None, verbose=False, weights_only=True
         )
+
+
+def _with_atomic_writing(plugins: Any, strategy: Any) -> list[Any]:  # noqa: ANN401 - Lightning's own are unions
+    """The plugins, and one that writes checkpoints atomically where the user has none that writes them."""
+    given = list(plugins) if isinstance(plugins, list | tuple) else [] if plugins is None else [plugins]
+    writes = [*given, getattr(strategy, "_checkpoint_io", None)]
+    return given if any(isinstance(plugin, CheckpointIO) for plugin in writes) else [*given, AtomicCheckpointIO()]
 
 
 def _nulls_as_config(arguments: list[str]) -> list[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from umd.encoders.feature_memory import FeatureMemory
 from umd.encoders.fusion import Fusion, initialize
 from umd.encoders.interfaces import PairEncoder
 from umd.encoders.one_modality import NoText, NoVision, OneModality
@@ -31,6 +32,8 @@ class EncoderConfig:
         vision: name of the vision encoder in the registry; null for a model of the text alone.
         vision_weights: null (random), "default" (hub or package) or a local path.
         vision_options: further options of that encoder's builder.
+        freeze_vision: leave the vision encoder as it is: no gradient, no dropout, fixed statistics. On a CPU its
+            features of whole images are kept in memory, so that each image is encoded once (about 1 GB at most).
         text: name of the text encoder in the registry; null for a model of the image alone.
         text_weights: null (random), "default" (hub or package) or a local path.
         text_options: further options of that encoder's builder.
@@ -47,6 +50,7 @@ class EncoderConfig:
     vision: str | None = "clip_vit_b16"
     vision_weights: str | None = None
     vision_options: dict[str, Any] = field(default_factory=dict)
+    freeze_vision: bool = False
     text: str | None = "roberta_base"
     text_weights: str | None = None
     text_options: dict[str, Any] = field(default_factory=dict)
@@ -65,6 +69,8 @@ class EncoderConfig:
             left_over = [f"{name}_{part}" for part in ("weights", "options") if getattr(self, f"{name}_{part}")]
             if getattr(self, name) is None and left_over:
                 raise ValueError(f"{name} is null, so {' and '.join(left_over)} must not be set")
+        if self.vision is None and self.freeze_vision:
+            raise ValueError("vision is null, so freeze_vision must not be set")
         if self.pooling not in get_args(Pooling):
             raise ValueError(f"pooling is '{self.pooling}'; allowed: {', '.join(get_args(Pooling))}")
         if not 0 <= self.fusion_dropout < 1:
@@ -126,6 +132,9 @@ class MultimodalEncoder(PairEncoder):
             else build_text(config.text, weights=config.text_weights, options=config.text_options),
         )
         self.config = config
+        self._memory = FeatureMemory()
+        if config.freeze_vision:
+            self.vision.requires_grad_(False).eval()
         if config.vision is not None and (rest := config.image_size % self.vision.patch_size):
             logger.info("image_size %d: the last %d pixels right and bottom fill no patch", config.image_size, rest)
         width = config.fusion_width
@@ -168,10 +177,28 @@ class MultimodalEncoder(PairEncoder):
             attention_mask: (B, L) bool.
             mask: patches to hide; None shows all.
         """
-        image = self.vision(pixels, mask)
+        image = self._frozen_features(pixels, mask) if self.config.freeze_vision else self.vision(pixels, mask)
         text = self.text(input_ids, attention_mask)
         fused_text, fused_image = self.fusion(text, attention_mask, image)
         return Features(fused_text, fused_image, attention_mask)
+
+    @torch.no_grad()
+    def _frozen_features(self, pixels: Tensor, mask: PatchMask | None) -> Tensor:
+        if mask is None and pixels.device.type == "cpu":
+            return self._memory.encode(pixels, self.vision)
+        features: Tensor = self.vision(pixels, mask)
+        return features
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training or evaluation; a frozen vision encoder always evaluates."""
+        super().train(mode)
+        if self.config.freeze_vision:
+            self.vision.eval()
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - torch's own hook
+        self._memory.clear()
+        super()._load_from_state_dict(*args, **kwargs)
 
     def pool(self, features: Features) -> Pooled:
         """z_T and z_I: first token (or a mean, see `EncoderConfig`) -> Linear -> tanh, one pooler per modality."""
