@@ -11,7 +11,8 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
-from umd.metrics import VQA_REPORT_COLUMNS, VQAAccuracy, bootstrap_interval, vqa_report
+from umd.metrics import VQA_REPORT_COLUMNS, VQAAccuracy, vqa_report
+from umd.statistics import bootstrap_interval
 
 Columns = dict[str, torch.Tensor]
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
+
+from umd.statistics import bootstrap_interval
 
 # The keys of a row of `vqa_report`, in the order of the table.
 VQA_REPORT_COLUMNS: Final = (
@@ -22,48 +22,6 @@ VQA_REPORT_COLUMNS: Final = (
     "ceiling",
     "share_of_ceiling",
 )
-
-
-def bootstrap_interval(
-    correct: Tensor | NDArray[Any] | Sequence[bool | int],
-    *,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of an accuracy over questions.
-
-    Resampling N answers of which k are correct, with replacement, makes the number of correct ones
-    Binomial(N, k / N): that is drawn directly, the same distribution without building the resamples.
-    Where all answers are right, or all wrong, the interval is a point: a bootstrap cannot see further.
-
-    Args:
-        correct: (N,) bool, or 0 and 1; N is at least 1.
-        confidence: the probability that the interval is meant to hold the accuracy, between 0 and 1.
-        resamples: number of bootstrap resamples.
-        seed: seed of the resampling.
-
-    Returns:
-        The lower and the upper end, in per cent.
-
-    Raises:
-        ValueError: no question, values other than 0 and 1, or an argument out of its range.
-    """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence: must lie between 0 and 1, got {confidence}")
-    if resamples < 1:
-        raise ValueError(f"resamples: must be at least 1, got {resamples}")
-    answers = torch.as_tensor(correct)
-    if answers.ndim != 1 or len(answers) == 0:
-        raise ValueError(f"correct: a vector of at least one question is needed, got {tuple(answers.shape)}")
-    if not bool(((answers == 0) | (answers == 1)).all()):
-        raise ValueError("correct: only 0 and 1 are allowed")
-    questions = len(answers)
-    share = int(answers.count_nonzero()) / questions
-    hits = np.random.default_rng(seed).binomial(questions, share, size=resamples)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(100 * hits / questions, [tail, 1 - tail])
-    return float(low), float(high)
 
 
 def vqa_report(

@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from umd.metrics import bootstrap_interval
+from umd.statistics import bootstrap_interval
 
 RECALL_AT: Final = (1, 5, 10)
 
