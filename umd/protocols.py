@@ -25,6 +25,15 @@ class HasModalities(Protocol):
 
 
 @runtime_checkable
+class HasTerms(Protocol):
+    """A module whose loss is a sum of terms, or one whose single term has a name."""
+
+    def loss_terms(self) -> Mapping[str, Tensor]:
+        """The unweighted terms of the last training step by name: detached scalars."""
+        ...
+
+
+@runtime_checkable
 class HasReconstructions(Protocol):
     """A module that can show what it rebuilds from a masked batch."""
 

@@ -64,7 +64,8 @@ def hard_negatives(similarity: Tensor, own: Tensor, generator: Generator) -> Ten
         (B,) int64 places among the K.
     """
     others = similarity.float().scatter(1, own[:, None], -torch.inf)
-    return torch.multinomial(others.softmax(1), 1, generator=generator)[:, 0]
+    # From features that are nan nothing can be drawn; the loss will tell, which an error from here would not.
+    return torch.multinomial(others.softmax(1).nan_to_num(1.0), 1, generator=generator)[:, 0]
 
 
 class PairQueue(nn.Module):

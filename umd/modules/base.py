@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
+import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Generator, Tensor
@@ -63,6 +64,7 @@ class Stage(LightningModule, Generic[EncoderT]):
         self.optimizer_config = from_plain(OptimizerConfig, optimizer)
         self.init_from = init_from
         self._started_from: dict[str, Any] | None = None
+        self._terms: Mapping[str, Tensor] = {}
         # The earlier stage's weights replace the published ones, so these need not be there.
         self.encoder = self.build_encoder(encoder, published=not init_from)
 
@@ -137,18 +139,33 @@ class Stage(LightningModule, Generic[EncoderT]):
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
         """The update, then `after_optimizer_step`: once a step, however many micro-batches it took."""
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.after_optimizer_step()
+        plain = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        updates: list[bool] = []
+        hook = plain.register_step_post_hook(lambda *_: updates.append(_has_gradients(plain)))
+        try:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        finally:
+            hook.remove()
+        self.after_optimizer_step(any(updates))
 
-    def after_optimizer_step(self) -> None:
-        """Called after every optimizer step."""
+    def after_optimizer_step(self, updated: bool) -> None:
+        """Called after every optimizer step; `updated` is false where it was skipped, and no weight moved."""
+
+    def loss_terms(self) -> Mapping[str, Tensor]:
+        """See `umd.protocols.HasTerms`; nothing where the loss has no terms."""
+        return self._terms
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember what the training that goes on here had started from."""
         self._started_from = checkpoint.get(RECIPE_KEY, {}).get("started_from")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write settings that need nothing but this file: weights are in it, so no source of them is named."""
+        """Write settings that need nothing but this file: weights are in it, so no source of them is named.
+
+        Raises:
+            ValueError: a weight is nan or infinite; nothing has been written then.
+        """
+        check_finite(checkpoint["state_dict"])
         settings = to_plain(dict(self.hparams))
         origin = self._started_from or {
             "init_from": settings.get("init_from"),
@@ -214,6 +231,23 @@ class StageModule(Stage[MultimodalEncoder]):
             pixels = self.encoder.vision.normalize(batch.image)
         features: Features = self.encoder(pixels, batch.input_ids, batch.attention_mask)
         return features
+
+
+def check_finite(weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError, with names, where a weight is nan or infinite."""
+    floating = {name: value for name, value in weights.items() if value.is_floating_point()}
+    flags = [value.isfinite().all() for value in floating.values()]
+    if not flags or bool(torch.stack(flags).all()):
+        return
+    lost = [name for name, flag in zip(floating, flags, strict=True) if not flag]
+    raise ValueError(
+        f"no checkpoint is written, since {len(lost)} of {len(floating)} weights are nan or infinite: "
+        f"{', '.join(lost[:5])}. Earlier checkpoints stay as they are: go on from one with a lower learning rate"
+    )
+
+
+def _has_gradients(optimizer: Optimizer) -> bool:
+    return any(parameter.grad is not None for group in optimizer.param_groups for parameter in group["params"])
 
 
 def _class_path(instance: object) -> str:

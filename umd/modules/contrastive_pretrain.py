@@ -185,8 +185,10 @@ class ContrastivePretrain(GGPStage):
         self.momentum.load_state_dict(self._averaged().state_dict())
 
     @torch.no_grad()
-    def after_optimizer_step(self) -> None:
+    def after_optimizer_step(self, updated: bool) -> None:
         """Move the momentum encoders, once per optimizer step, and keep the temperature in its range."""
+        if not updated:
+            return
         student = self._averaged()
         torch._foreach_lerp_(
             list(self.momentum.parameters()), list(student.parameters()), 1 - self.contrastive.momentum
@@ -285,8 +287,9 @@ class ContrastivePretrain(GGPStage):
         terms = self.terms(batch, encoded, TRAIN, self.current_epoch, batch_idx)
         self.queue.enqueue(encoded.image_pool, encoded.text_pool)
         loss, size = terms.total(), len(batch)
+        self._terms = terms.named()
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
-        self.log_dict({f"train/{k}": v for k, v in terms.named().items()}, prog_bar=True, batch_size=size)
+        self.log_dict({f"train/{k}": v for k, v in self._terms.items()}, prog_bar=True, batch_size=size)
         self.log("train/temperature", self.temperature.detach(), batch_size=size)
         return loss
 

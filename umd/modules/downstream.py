@@ -55,7 +55,7 @@ class Downstream(Stage[EncoderT]):
             earlier = self._contributions.get(name)
             self._contributions[name] = total if earlier is None else earlier + total
 
-    def after_optimizer_step(self) -> None:
+    def after_optimizer_step(self, updated: bool) -> None:
         """Contributions are summed anew for the next step."""
         self._contributions = {}
 

@@ -57,9 +57,9 @@ class MRPretrain(ReconstructionModule):
             self.encoder.fusion.image_projection.requires_grad_(True)  # the decoder reads through it
 
     @torch.no_grad()
-    def after_optimizer_step(self) -> None:
+    def after_optimizer_step(self, updated: bool) -> None:
         """Move the teacher; keep the learned temperature from falling below 0.01, as CLIP does."""
-        super().after_optimizer_step()
+        super().after_optimizer_step(updated)
         if "contrastive" in self.reconstruction.objectives:
             self.log_scale.clamp_(max=MAX_LOG_SCALE)
 

@@ -115,9 +115,9 @@ class ReconstructionModule(StageModule):
         return self
 
     @torch.no_grad()
-    def after_optimizer_step(self) -> None:
+    def after_optimizer_step(self, updated: bool) -> None:
         """Eq. 5: teacher <- lambda teacher + (1 - lambda) student, once per optimizer step; buffers are copied."""
-        if not self.has_teacher:
+        if not (updated and self.has_teacher):
             return
         teacher: list[Tensor] = list(self.teacher.parameters())
         student: list[Tensor] = list(self.encoder.parameters())
@@ -179,8 +179,9 @@ class ReconstructionModule(StageModule):
         terms = self.terms(batch, TRAIN, self.current_epoch, batch_idx)
         loss = terms.total(self.reconstruction.alpha)
         size = len(batch)
+        self._terms = terms.named()
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
-        self.log_dict({f"train/{k}": v for k, v in terms.named().items()}, prog_bar=True, batch_size=size)
+        self.log_dict({f"train/{k}": v for k, v in self._terms.items()}, prog_bar=True, batch_size=size)
         return loss
 
     def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> None:
