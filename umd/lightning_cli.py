@@ -19,7 +19,7 @@ from rich.logging import RichHandler
 
 import datamodules  # noqa: F401 - makes the short class names known to the parser
 import umd.modules  # noqa: F401 - the same
-from callbacks import PredictionWriter, ResultsTable
+from callbacks import FiniteGuard, PredictionWriter, ResultsTable
 from umd.callback_options import with_options
 from umd.checkpoint_io import AtomicCheckpointIO
 from umd.checkpoints import RECIPE_KEY
@@ -186,6 +186,8 @@ class UMDCLI(LightningCLI):
             always.append(ResultsTable())
         given = settings.get("callbacks") or []
         given = given if isinstance(given, list) else [given]
+        if self.subcommand == "fit" and not any(isinstance(callback, FiniteGuard) for callback in given):
+            always.append(FiniteGuard())
         answers = self.subcommand == "predict" or isinstance(self.model, HasReport)
         if answers and not any(isinstance(callback, PredictionWriter) for callback in given):
             always.append(PredictionWriter())
