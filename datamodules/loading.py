@@ -126,7 +126,7 @@ class EpochSampler(DistributedSampler[Any]):
 
 
 class ResumableDataLoader(DataLoader[Any]):
-    """A loader for training that Lightning can save in the middle of an epoch and restore there.
+    """A loader for training that can start in the middle of an epoch.
 
     Workers start with the first batch, not when the iterator is made: Lightning makes it before it sets the
     epoch.
@@ -155,4 +155,8 @@ class ResumableDataLoader(DataLoader[Any]):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """The first pass, if it is in the same epoch, begins after the batches that were handed out."""
-        self._resume = (state["epoch"], state["batches"])
+        self.start_inside(state["epoch"], state["batches"])
+
+    def start_inside(self, epoch: int, batches: int) -> None:
+        """Leave out so many batches of the next pass if it is in this epoch."""
+        self._resume = self._epoch, self._batches = epoch, batches

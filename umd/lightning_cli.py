@@ -140,6 +140,8 @@ class UMDCLI(LightningCLI):
             init_from = config.model.init_args.get("init_from")
             rank_zero_only(check_free)(self.folder, overwrite=config.overwrite, init_from=init_from)
         self.replaces = task == "fit" and not goes_on and config.overwrite
+        if task == "fit":
+            _replace_own_files(config.trainer.callbacks)
         config.trainer.default_root_dir = str(self.folder)
         self._say_what_was_restored()
 
@@ -218,6 +220,14 @@ class UMDCLI(LightningCLI):
         self.trainer.test(
             self.model, datamodule=self.datamodule, ckpt_path=best or None, verbose=False, weights_only=True
         )
+
+
+def _replace_own_files(callbacks: Any) -> None:  # noqa: ANN401 - namespaces, as the parser leaves them
+    """Let a training that goes on replace what it wrote after the checkpoint: no `best-v1.ckpt` beside `best.ckpt`."""
+    for callback in callbacks or []:
+        settings = callback.get("init_args") or {}
+        if callback.class_path.endswith(".ModelCheckpoint") and settings.get("save_top_k") == 1:
+            settings["enable_version_counter"] = False
 
 
 def _with_atomic_writing(plugins: Any, strategy: Any) -> list[Any]:  # noqa: ANN401 - Lightning's own are unions

@@ -102,3 +102,12 @@ class HasClasses(Protocol):
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, sorted."""
         ...
+
+
+@runtime_checkable
+class CanStartInside(Protocol):
+    """A loader of training batches that can leave out those that were read before an interruption."""
+
+    def start_inside(self, epoch: int, batches: int) -> None:
+        """Leave out so many batches of the next pass if it is in this epoch."""
+        ...
