@@ -3,6 +3,7 @@
 from callbacks.finite_guard import FiniteGuard
 from callbacks.modality_coordination import ModalityCoordination
 from callbacks.prediction_writer import PredictionWriter
+from callbacks.progress_file import ProgressFile
 from callbacks.reconstruction_images import ReconstructionImages
 from callbacks.results_table import ResultsTable
 from callbacks.weight_perturbation import WeightPerturbation
@@ -11,6 +12,7 @@ __all__ = [
     "FiniteGuard",
     "ModalityCoordination",
     "PredictionWriter",
+    "ProgressFile",
     "ReconstructionImages",
     "ResultsTable",
     "WeightPerturbation",

@@ -13,6 +13,7 @@ from importlib.metadata import version
 
 _OWN_COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("umd.compare", "put the test results of several runs into one table"),
+    "reproduce": ("umd.reproduce", "make a table or figure of the papers, all stages of it"),
     "convert": ("umd.convert", "turn a released UMD or M3AE checkpoint into one of this project"),
     "data": ("datamodules.summary", "show what a data set holds, before anything is trained"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import warnings
 from typing import Any
 
@@ -19,7 +20,7 @@ from rich.logging import RichHandler
 
 import datamodules  # noqa: F401 - makes the short class names known to the parser
 import umd.modules  # noqa: F401 - the same
-from callbacks import FiniteGuard, PredictionWriter, ResultsTable
+from callbacks import FiniteGuard, PredictionWriter, ProgressFile, ResultsTable
 from umd.callback_options import with_options
 from umd.checkpoint_io import AtomicCheckpointIO
 from umd.checkpoints import RECIPE_KEY
@@ -170,6 +171,8 @@ class UMDCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
         """Add what every run has: both loggers, the result table where the module has one, the CSV of answers."""
         settings = self._get(self.config_init, "trainer")
+        if settings.get("enable_progress_bar") is None and not sys.stderr.isatty():
+            kwargs["enable_progress_bar"] = False  # a log file wants lines, not a bar
         if settings.get("logger") in (None, True) and self.subcommand != "fit":
             kwargs["logger"] = False
         elif settings.get("logger") in (None, True):
@@ -180,7 +183,7 @@ class UMDCLI(LightningCLI):
             ]
         always: list[Callback] = []
         if self.subcommand == "fit":
-            always = [_TrainingNote(self._plain_config()), ExactResume()]
+            always = [_TrainingNote(self._plain_config()), ExactResume(), ProgressFile()]
             kwargs["plugins"] = _with_atomic_writing(settings.get("plugins"), settings.get("strategy"))
         if self.subcommand != "fit" and not settings.get("callbacks"):
             kwargs["enable_checkpointing"] = False

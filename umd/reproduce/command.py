@@ -1,0 +1,198 @@
+"""The command line of `umd reproduce`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from umd.reproduce.board import Board
+from umd.reproduce.plan import Plan, make_plan
+from umd.reproduce.run import Outcome, log_of, run
+from umd.reproduce.scales import PHANTOM, Scale, Setting, Source
+from umd.reproduce.steps import Step, Workspace, code_fingerprint
+from umd.reproduce.tables import EXPERIMENTS, Experiment
+
+PAPER_DEVICES = 3
+PLACEHOLDER = Path("DATA_ROOT")
+
+_EPILOG = """\
+Every step is a command that --dry_run prints and that can be run by hand. Steps that are done are not run again,
+whichever table asked for them; one that was interrupted goes on from its last checkpoint; one that fails is reported
+and the others go on. Results go to OUT/NAME.{md,csv,json,png}, runs to OUT/runs, what they print to OUT/logs."""
+
+
+def main(arguments: list[str]) -> None:
+    """Make a table or figure.
+
+    Raises:
+        SystemExit: with code 1 where a step failed.
+    """
+    parser = argparse.ArgumentParser(
+        prog="umd reproduce",
+        description="Make a table or figure of the papers: train what it needs, test, and put ours beside theirs.",
+        epilog="\n".join([*(f"  {name:<20} {e.title}" for name, e in EXPERIMENTS.items()), "", _EPILOG]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("experiment", choices=list(EXPERIMENTS), metavar="NAME", help="a table or figure, see below")
+    parser.add_argument(
+        "--scale",
+        choices=["embedded", "small", "paper"],
+        help="embedded: tiny encoders on phantom data (default without --data_root); small: real data on two CPU "
+        "cores; paper: the papers' encoders and hyper-parameters (default with --data_root)",
+    )
+    parser.add_argument("--data_root", type=Path, help="folder with vqa_rad/, slake/, vqa_med_2019/, roco/, melinda/")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="rows of the table (default: all, fewer if embedded)")
+    parser.add_argument("--datasets", nargs="+", metavar="NAME", help="data sets (default: those in DATA_ROOT)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of calibration and fine-tuning (default: 0)")
+    parser.add_argument(
+        "--protocol", nargs="+", choices=["clean", "paper"], default=None, help="(default: both, side by side)"
+    )
+    parser.add_argument(
+        "--pretrain_on",
+        choices=["captions", "task"],
+        help="captions: ROCO and MedICaT (default where DATA_ROOT holds one of them); task: the task's training pairs",
+    )
+    parser.add_argument(
+        "--devices", type=int, help=f"devices of a training (default: {PAPER_DEVICES} at the paper scale, else 1)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the results (default: results)")
+    parser.add_argument("--dry_run", action="store_true", help="print the commands, run nothing")
+    given = parser.parse_args(arguments)
+    console = Console(highlight=False)
+    plan = _plan(given, console)
+    workspace = Workspace(_configs(), given.out, code_fingerprint(Path(__file__).parents[2]))
+    console.print(f"{plan.experiment.title}\n{plan.setting.describe()}", style="bold", markup=False)
+    console.print(_pretraining(plan), markup=False)
+    if given.dry_run:
+        _print_commands(plan, workspace)
+        return
+    command = shlex.join(["umd", "reproduce", *arguments])
+    _make(plan, workspace, command, console)
+
+
+def _plan(given: argparse.Namespace, console: Console) -> Plan:
+    experiment = EXPERIMENTS[given.experiment]
+    scale: Scale = given.scale or ("embedded" if given.data_root is None else "paper")
+    root: Path | None = given.data_root
+    if scale == "embedded" and root is not None:
+        raise ValueError("the embedded scale draws its own data: leave --data_root out, or choose another --scale")
+    if scale != "embedded" and root is None:
+        if not given.dry_run:
+            raise ValueError(f"the {scale} scale needs real data: --data_root FOLDER")
+        root = PLACEHOLDER
+    if given.devices is not None and given.devices < 1:
+        raise ValueError(f"--devices is {given.devices}; it must be at least 1")
+    if len(set(given.seeds)) != len(given.seeds):
+        raise ValueError("--seeds names a seed twice")
+    setting = Setting(
+        scale=scale,
+        data_root=root,
+        devices=given.devices or (PAPER_DEVICES if scale == "paper" else None),
+        pretrain_on=given.pretrain_on or _corpus(scale, root),
+    )
+    default = experiment.default_rows if scale == "embedded" and experiment.default_rows else None
+    return make_plan(
+        experiment,
+        setting,
+        rows=given.rows or default or [row.name for row in experiment.rows],
+        datasets=_datasets(experiment, setting, given.datasets, console),
+        protocols=given.protocol or (["clean"] if experiment.figure else ["clean", "paper"]),
+        seeds=given.seeds[:1] if experiment.figure else given.seeds,
+    )
+
+
+def _corpus(scale: Scale, root: Path | None) -> Source:
+    if scale == "embedded" or root == PLACEHOLDER or root is None:
+        return "captions"
+    return "captions" if any((root / name).is_dir() for name in ("roco", "medicat")) else "task"
+
+
+def _datasets(
+    experiment: Experiment, setting: Setting, wanted: Sequence[str] | None, console: Console
+) -> Sequence[str]:
+    """The data sets that are asked for, or that are there.
+
+    Raises:
+        FileNotFoundError: one that is asked for is not there, or none is.
+    """
+    if setting.scale == "embedded":
+        return wanted or [PHANTOM]
+    root = setting.data_root
+    assert root is not None
+    if root == PLACEHOLDER:
+        return wanted or experiment.datasets
+    there = [name for name in experiment.datasets if (root / name).is_dir()]
+    missing = [name for name in wanted or experiment.datasets if name not in there and name in experiment.datasets]
+    if missing and (wanted or not there):
+        held = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+        holds = f"it holds {', '.join(held[:10]) or 'nothing'}" if root.is_dir() else "there is no such folder"
+        raise FileNotFoundError(f"no data for {', '.join(missing)}: looked for {root / missing[0]}; {holds}")
+    if missing:
+        console.print(f"left out, since {root} does not hold them: {', '.join(missing)}", markup=False)
+    if experiment.figure and not wanted and experiment.name != "figure5":
+        return there[:1]
+    return wanted or there
+
+
+def _pretraining(plan: Plan) -> str:
+    """Where pre-training takes its pairs from, in a line."""
+    if plan.setting.scale == "embedded":
+        return "pre-training: on phantom captions"
+    if plan.setting.pretrain_on == "captions":
+        return f"pre-training: on the captions of ROCO and MedICaT in {plan.setting.data_root}"
+    return (
+        "pre-training: there are no captions in the data root, so it is on the task's own training pairs "
+        "(questions for captions, protocol clean)"
+    )
+
+
+def _configs() -> Path:
+    """The folder configs/, as short as it can be written here.
+
+    Raises:
+        FileNotFoundError: the package was installed without it.
+    """
+    here, beside = Path("configs"), Path(__file__).parents[2] / "configs"
+    if not (beside / "vqa.yaml").is_file():
+        raise FileNotFoundError(f"no configs in '{beside}': umd reproduce wants the repository, installed with pip -e")
+    return here if here.is_dir() and here.resolve() == beside.resolve() else beside
+
+
+def _print_commands(plan: Plan, workspace: Workspace) -> None:
+    """The commands alone, so that they can be piped into a shell."""
+    console = Console(highlight=False, soft_wrap=True)
+    for step in plan.steps:
+        state = " (done)" if workspace.done(step) else ""
+        console.print(f"# {step}{state}", markup=False)
+        console.print(shlex.join(workspace.words(step)), markup=False)
+
+
+def _make(plan: Plan, workspace: Workspace, command: str, console: Console) -> None:
+    from umd.reproduce.report import up_to_date, write
+
+    stem = workspace.out / plan.experiment.name
+    if up_to_date(plan, workspace, stem):
+        console.print((stem.with_suffix(".md")).read_text(encoding="utf-8"), markup=False, soft_wrap=True)
+        return
+    outcomes = run(plan.steps, workspace, Board(console))
+    paths = write(plan, workspace, stem, command)
+    if stem.with_suffix(".md") in paths:
+        console.print((stem.with_suffix(".md")).read_text(encoding="utf-8"), markup=False, soft_wrap=True)
+    console.print(f"written: {', '.join(str(path) for path in paths) or 'nothing'}", markup=False)
+    failed = [step for step, outcome in outcomes.items() if outcome.state != "done"]
+    if failed:
+        console.print(_failures(failed, outcomes, workspace), markup=False)
+        raise SystemExit(1)
+
+
+def _failures(failed: Sequence[Step], outcomes: dict[Step, Outcome], workspace: Workspace) -> str:
+    lines = [f"{len(failed)} of {len(outcomes)} steps have no result:"]
+    for step in failed:
+        outcome = outcomes[step]
+        place = f" (see {log_of(step, workspace)})" if outcome.state == "failed" else f" ({outcome.reason})"
+        lines.append(f"  {step}: {outcome.state}{place}")
+    return "\n".join([*lines, "The same command tries them again."])

@@ -1,0 +1,173 @@
+"""The stages of both papers as steps; rows that share a stage share the step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from umd.reproduce.scales import TITLES, Setting, Task
+from umd.reproduce.steps import Step
+
+Protocol = Literal["clean", "paper"]
+Perturbation = Literal["none", "adaptive", "fixed"]
+
+STAGE_OF: dict[Task, str] = {"vqa": "vqa", "retrieval": "retrieval", "classification": "classification"}
+
+_NO_PERTURBATION = "WeightPerturbation=off"
+_NO_COORDINATION = "ModalityCoordination=off"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a fine-tuning is measured.
+
+    Attributes:
+        task: what is asked.
+        dataset: of what.
+        protocol: "clean" or "paper" where the task has protocols, else None.
+        seed: of weights, order, and augmentation.
+    """
+
+    task: Task
+    dataset: str
+    protocol: Protocol | None
+    seed: int
+
+    @property
+    def title(self) -> str:
+        """The data set and protocol, for a reader."""
+        return TITLES[self.dataset] + (f", protocol {self.protocol}" if self.protocol else "")
+
+    @property
+    def label(self) -> str:
+        """The same and the seed, for a folder."""
+        return "-".join([self.dataset, *([self.protocol] if self.protocol else []), f"seed{self.seed}"])
+
+
+class Graph:
+    """Builds steps under one setting; equal arguments give equal steps.
+
+    Args:
+        setting: the scale and the data.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+
+    def pretrain(self, preset: str, place: Place, alpha: float = 0.5) -> Step:
+        """MR-Pretrain or a baseline's pre-training: one for all data sets and seeds where it is on captions."""
+        stage = "pretrain"
+        if self.setting.pretrain_on == "captions" or self.setting.scale == "embedded":
+            configs, options = self.setting.caption_inputs(stage)
+            on = "captions"
+        else:
+            configs, options = self.setting.task_inputs(stage, place.dataset, place.task)
+            # Labels are unused, so both protocols share this one: it sees no reworded test question.
+            options += ("--data.protocol", "clean") if place.protocol else ()
+            on = f"{place.dataset}-pairs"
+        options += ("--model.reconstruction.preset", preset, *_alpha(preset, alpha), *_seed(0))
+        return Step("fit", stage, _label(preset, _alpha_label(alpha), on), configs, _off(options, _NO_PERTURBATION))
+
+    def calibrate(self, place: Place, start: Step | None, alpha: float = 0.5) -> Step:
+        """TD-Calib on the place's training pairs, from a pre-training or from the encoders' own weights."""
+        configs, options = self.setting.task_inputs("calibrate", place.dataset, place.task)
+        options += (*_protocol(place), *(_alpha("umd", alpha)), *_seed(place.seed))
+        if place.task == "retrieval":
+            options += ("--data.other_texts", "0")  # this stage contrasts nothing
+        label = _label(place.label, "from", _started(start), _alpha_label(alpha))
+        return Step("fit", "calibrate", label, configs, _off(options, _NO_PERTURBATION), start)
+
+    def finetune(
+        self,
+        place: Place,
+        start: Step | None,
+        *,
+        coordination: bool,
+        ablation: str | None = None,
+        more: tuple[str, ...] = (),
+    ) -> Step:
+        """Fine-tuning and test, from a pre-training, a calibration, or the encoders' own weights.
+
+        Args:
+            place: the data.
+            start: the earlier stage.
+            coordination: with GM-Coord.
+            ablation: a config of configs/ablation/ on top, without its folder and ending.
+            more: further options.
+        """
+        stage = STAGE_OF[place.task]
+        configs, options = self.setting.task_inputs(stage, place.dataset, place.task)
+        options += (*_protocol(place), *_seed(place.seed), *more)
+        if ablation:
+            configs += (f"ablation/{ablation}.yaml",)
+        # The baselines of one modality bring callbacks of their own, without both.
+        if not (ablation and ablation.startswith(("image_only_", "text_only_"))):
+            options = _off(options, _NO_PERTURBATION, *(() if coordination else (_NO_COORDINATION,)))
+        label = _label(place.label, ablation, "from", _started(start), "coordinated" if coordination else None)
+        return Step("fit", stage, label, configs, options, start)
+
+    def blank(self, trained: Step) -> Step:
+        """A trained model's test with every image turned grey."""
+        return Step("test", trained.stage, f"{trained.label}-blank", (), ("--model.inputs", "text"), trained)
+
+    def data(self, place: Place) -> Step:
+        """What the data set holds, question by question."""
+        configs, options = self.setting.data_inputs(STAGE_OF[place.task], place.dataset, place.task)
+        return Step("data", "data", _label(place.dataset, place.protocol), configs, (*options, *_protocol(place)))
+
+    def features(self, trained: Step) -> Step:
+        """The pooled features of a trained model's test split."""
+        options = ("--trainer.callbacks+=callbacks.FeatureWriter",)
+        return Step("predict", trained.stage, f"{trained.label}-features", (), options, trained)
+
+    def contrastive(self, perturbation: Perturbation) -> Step:
+        """GGP's pre-training, with or without its perturbation."""
+        configs, options = self.setting.caption_inputs("contrastive_pretrain")
+        label = _label("ggp", "perturbed", perturbation)
+        return Step("fit", "contrastive_pretrain", label, configs, _perturbed((*options, *_seed(0)), perturbation))
+
+    def generate(self, place: Place, start: Step, perturbation: Perturbation) -> Step:
+        """GGP's fine-tuning with its answer decoder."""
+        configs, options = self.setting.task_inputs("vqa_generation", place.dataset, "vqa")
+        options += (*_protocol(place), *_seed(place.seed))
+        label = _label(place.label, "from", _started(start), "perturbed", perturbation)
+        return Step("fit", "vqa_generation", label, configs, _perturbed(options, perturbation), start)
+
+
+def _label(*parts: str | None) -> str:
+    return "-".join(part for part in parts if part)
+
+
+def _started(start: Step | None) -> str:
+    """What a stage starts from, in a word or two."""
+    if start is None:
+        return "scratch"
+    if start.stage == "calibrate":
+        return "calibrated" + ("_scratch" if start.source is None else f"_{start.source.label.split('-')[0]}")
+    return start.label if start.stage == "contrastive_pretrain" else start.label.split("-")[0]
+
+
+def _alpha(preset: str, alpha: float) -> tuple[str, ...]:
+    return () if preset != "umd" or alpha == 0.5 else ("--model.reconstruction.alpha", str(alpha))
+
+
+def _alpha_label(alpha: float) -> str | None:
+    return None if alpha == 0.5 else f"alpha{alpha}"
+
+
+def _seed(seed: int) -> tuple[str, ...]:
+    return ("--seed_everything", str(seed), "--data.seed", str(seed))
+
+
+def _protocol(place: Place) -> tuple[str, ...]:
+    return ("--data.protocol", place.protocol) if place.protocol else ()
+
+
+def _off(options: tuple[str, ...], *callbacks: str) -> tuple[str, ...]:
+    return (*options, "--callback", *callbacks)
+
+
+def _perturbed(options: tuple[str, ...], perturbation: Perturbation) -> tuple[str, ...]:
+    if perturbation == "adaptive":
+        return options
+    return _off(options, _NO_PERTURBATION if perturbation == "none" else "WeightPerturbation.adaptive=false")

@@ -1,0 +1,99 @@
+"""A plan: every cell of a table with the step that fills it. Pure data, made before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from umd.reproduce.graph import Graph, Place, Protocol
+from umd.reproduce.scales import PHANTOM, Setting
+from umd.reproduce.steps import Step, in_order
+from umd.reproduce.tables import Experiment, Row
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One result of a table.
+
+    Attributes:
+        row: which row.
+        place: on which data, under which protocol and seed.
+        step: what makes it.
+    """
+
+    row: Row
+    place: Place
+    step: Step
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one call of `umd reproduce` makes.
+
+    Attributes:
+        experiment: the table or figure.
+        setting: at which scale, from which data.
+        cells: its results.
+        data: for each data set and protocol, the step that says what it holds; empty for figures.
+    """
+
+    experiment: Experiment
+    setting: Setting
+    cells: tuple[Cell, ...]
+    data: tuple[tuple[Place, Step], ...]
+
+    @property
+    def steps(self) -> list[Step]:
+        """All steps, each once, behind all that it needs; what the data holds comes first."""
+        return list(in_order([step for _, step in self.data] + [cell.step for cell in self.cells]))
+
+
+def make_plan(
+    experiment: Experiment,
+    setting: Setting,
+    *,
+    rows: Sequence[str],
+    datasets: Sequence[str],
+    protocols: Sequence[Protocol],
+    seeds: Sequence[int],
+) -> Plan:
+    """The plan of some rows of an experiment.
+
+    Args:
+        experiment: which table or figure.
+        setting: at which scale, from which data.
+        rows: names of rows.
+        datasets: names of data sets; the phantom's at the embedded scale.
+        protocols: for question answering; other tasks have none.
+        seeds: of calibration and fine-tuning.
+
+    Raises:
+        ValueError: a row or data set that the experiment does not have.
+    """
+    known = [row.name for row in experiment.rows]
+    unknown = [name for name in rows if name not in known]
+    if unknown:
+        raise ValueError(f"{experiment.name} has no row '{unknown[0]}'; it has {', '.join(known)}")
+    allowed = (PHANTOM,) if setting.scale == "embedded" else experiment.datasets
+    for name in datasets:
+        if name not in allowed:
+            raise ValueError(
+                f"{experiment.name} at the {setting.scale} scale has no data set '{name}'; it has {', '.join(allowed)}"
+            )
+    if setting.scale == "small" and experiment.name.startswith(("perturbation", "figure3")):
+        raise ValueError(
+            "the small scale freezes the vision encoder, so there is nothing to perturb: use another scale"
+        )
+    graph = Graph(setting)
+    under: Sequence[Protocol | None] = protocols if experiment.task == "vqa" else [None]
+    cells, data = [], []
+    for dataset in datasets:
+        for protocol in under:
+            first = Place(experiment.task, dataset, protocol, seeds[0])
+            if not experiment.figure and experiment.task != "retrieval":
+                data.append((first, graph.data(first)))
+            for row in experiment.chosen(rows):
+                for seed in seeds:
+                    place = Place(experiment.task, dataset, protocol, seed)
+                    cells.append(Cell(row, place, row.build(graph, place)))
+    return Plan(experiment, setting, tuple(cells), tuple(data))

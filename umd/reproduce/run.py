@@ -1,0 +1,172 @@
+"""Runs the steps of a plan, one after the other: skips what is done, goes on where one was interrupted."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from umd.reproduce.board import Board
+from umd.reproduce.steps import Step, Workspace, in_order
+
+State = Literal["waiting", "running", "done", "failed", "not run"]
+
+LOG_LINES = 15
+PROGRESS_FILE = "progress.json"
+
+
+@dataclass
+class Outcome:
+    """What became of a step.
+
+    Attributes:
+        state: where it stands.
+        reason: why it failed or was not run; "" otherwise.
+        seconds: how long it ran in this call.
+    """
+
+    state: State = "waiting"
+    reason: str = ""
+    seconds: float = 0.0
+
+
+def run(steps: Sequence[Step], workspace: Workspace, board: Board) -> dict[Step, Outcome]:
+    """Run what is not done, in order; a step that fails stops those that start from it, and no others.
+
+    Args:
+        steps: what is wanted; what they start from is run too.
+        workspace: where it lies.
+        board: shows where the work is.
+
+    Returns:
+        What became of each step.
+
+    Raises:
+        BlockingIOError: another process works in the same folder.
+    """
+    outcomes = {step: Outcome() for step in in_order(steps)}
+    with _alone(workspace.out) as lock, board.showing(outcomes):
+        for step, outcome in outcomes.items():
+            source = outcomes[step.source] if step.source else None
+            if workspace.done(step):
+                outcome.state = "done"
+            elif source is not None and source.state != "done":
+                outcome.state, outcome.reason = "not run", f"{step.source} {source.state}"
+                board.note(step, outcome)
+            else:
+                outcome.state = "running"
+                board.note(step, outcome)
+                began = time.monotonic()
+                outcome.reason = _execute(step, workspace, lock, lambda: board.look(step, _progress(workspace, step)))
+                outcome.seconds = time.monotonic() - began
+                outcome.state = "failed" if outcome.reason else "done"
+                board.note(step, outcome)
+    return outcomes
+
+
+def command_of(step: Step, workspace: Workspace) -> list[str]:
+    """The words with which a step is started now: anew, or from the checkpoint that an interruption left."""
+    if step.command != "fit":
+        return workspace.words(step)
+    if workspace.checkpoint(step).is_file():
+        return workspace.resuming_words(step)
+    # What an interrupted start left without a checkpoint is worth nothing; the folder is this step's alone.
+    return [*workspace.words(step), "--overwrite", "true"]
+
+
+def _execute(step: Step, workspace: Workspace, lock: int, look: Callable[[], None]) -> str:
+    """Run one step to its end; "" or why it failed."""
+    words = command_of(step, workspace)
+    log = log_of(step, workspace)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    (workspace.folder(step) / PROGRESS_FILE).unlink(missing_ok=True)  # of a process that is gone
+    with log.open("ab") as output:
+        output.write(f"$ {' '.join(words)}\n".encode())
+        output.flush()
+        command = [sys.executable, "-m", "umd.cli", *words[1:]]
+        environment = os.environ | {"COLUMNS": "120", "PYTHONUNBUFFERED": "1"}
+        # The child keeps the lock, so that no second call starts beside it should this one be killed.
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env=environment, pass_fds=(lock,), preexec_fn=_die_with_parent
+        )
+        try:
+            while process.poll() is None:
+                look()
+                time.sleep(0.2)
+        except BaseException:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            raise
+    if process.returncode != 0:
+        return f"exit code {process.returncode}; the end of {log}:\n{_tail(log)}"
+    if step.command == "fit":
+        _write_done(step, workspace, words)
+    if not workspace.done(step):
+        return f"it ended without a result; the end of {log}:\n{_tail(log)}"
+    return ""
+
+
+def log_of(step: Step, workspace: Workspace) -> Path:
+    """Where the output of a step goes."""
+    return workspace.out / "logs" / step.stage / f"{workspace.name(step)}.log"
+
+
+def _write_done(step: Step, workspace: Workspace, words: Sequence[str]) -> None:
+    path = workspace.folder(step) / "done.json"
+    content = {"fingerprint": workspace.fingerprint(step), "command": workspace.words(step), "last_start": list(words)}
+    temporary = path.with_name(".done.json.part")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _progress(workspace: Workspace, step: Step) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads((workspace.folder(step) / PROGRESS_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return found
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    shown = [line.rstrip() for line in lines if line.strip()]
+    return "\n".join(shown[-LOG_LINES:])
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[int]:
+    """Hold the folder's lock; it is freed when this process and the step that it runs have ended."""
+    out.mkdir(parents=True, exist_ok=True)
+    handle = os.open(out / ".lock", os.O_RDWR | os.O_CREAT)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"another umd reproduce works in '{out}', or a stage of one that was killed is still ending: "
+                "wait for it, or give another --out"
+            ) from None
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end a training whose caller is killed; elsewhere it runs on, and holds the lock."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)

@@ -1,0 +1,137 @@
+"""What a stage is run with: at which scale, on which data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Scale = Literal["embedded", "small", "paper"]
+Task = Literal["vqa", "retrieval", "classification"]
+Source = Literal["captions", "task"]
+
+TASK_DATA: dict[Task, tuple[str, ...]] = {
+    "vqa": ("vqa_rad", "slake", "vqa_med_2019"),
+    "retrieval": ("roco",),
+    "classification": ("melinda",),
+}
+"""The papers' data sets of each task: folders below the data root, and names of configs/data/*.yaml."""
+
+PHANTOM = "phantom"
+"""The data set of the embedded scale, for every task."""
+
+TITLES = {
+    "vqa_rad": "VQA-RAD",
+    "slake": "SLAKE",
+    "vqa_med_2019": "VQA-Med-2019",
+    "roco": "ROCO",
+    "melinda": "MELINDA",
+    PHANTOM: "phantom",
+}
+
+_PHANTOMS: dict[Task, str] = {
+    "vqa": "datamodules.PhantomVQA",
+    "retrieval": "datamodules.PhantomRetrieval",
+    "classification": "datamodules.PhantomClassification",
+}
+_PAIRS_A_STEP = {
+    "pretrain": 256,
+    "vqa_rad": 64,
+    "slake": 32,
+    "vqa_med_2019": 32,
+    "melinda": 16,
+    "roco": 128,
+    "contrastive_pretrain": 32,
+    "vqa_generation": 32,
+}
+"""What the papers train on in one optimizer step, over all devices and micro-batches."""
+
+_PAPER_DEVICES = {"pretrain": 2}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything about a reproduction but its rows.
+
+    Attributes:
+        scale: "embedded" (tiny encoders, phantom data), "small" (what two CPU cores do with real data) or "paper".
+        data_root: folder that holds the data sets; unused at the embedded scale.
+        devices: devices a training uses; None: as the configs say.
+        pretrain_on: image-text pairs of MR-Pretrain: "captions" (ROCO and MedICaT below the data root) or "task"
+            (the downstream training pairs, questions for captions, under the clean protocol).
+    """
+
+    scale: Scale = "embedded"
+    data_root: Path | None = None
+    devices: int | None = None
+    pretrain_on: Source = "captions"
+
+    def describe(self) -> str:
+        """One line for titles: what this can be compared with, and what not."""
+        if self.scale == "embedded":
+            return "embedded scale: tiny encoders on phantom data; NOT comparable with any paper"
+        if self.scale == "small":
+            return (
+                "small scale: frozen EfficientNet-Lite0, MiniLM-L6, three fusion layers, 224 pixels; "
+                "real data, not the papers' model"
+            )
+        return "paper scale: the papers' encoders and hyper-parameters"
+
+    def task_inputs(self, stage: str, dataset: str, task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Configs and options of a stage on a task's data set."""
+        base = f"{stage}.yaml"
+        if self.scale == "embedded":
+            inherent = {"vqa": "vqa", "vqa_generation": "vqa", "calibrate": "vqa"}.get(stage, stage)
+            return (base,), (() if inherent == task else ("--data", _PHANTOMS[task]))
+        configs, options = self._scaled(stage, f"data/{dataset}.yaml", f"{stage}_{dataset}")
+        return configs, (*options, "--data.root", self._folder(dataset), *self._batches(stage, dataset, task))
+
+    def data_inputs(self, stage: str, dataset: str, task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Configs and options that say which data a stage reads, and nothing of a model."""
+        if self.scale == "embedded":
+            return self.task_inputs(stage, dataset, task)
+        return (f"{stage}.yaml", f"data/{dataset}.yaml"), ("--data.root", self._folder(dataset))
+
+    def caption_inputs(self, stage: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Configs and options of a pre-training stage on captions."""
+        if self.scale == "embedded":
+            return (f"{stage}.yaml",), ()
+        recipe = stage if stage == "pretrain" else f"{stage}_roco"
+        configs, options = self._scaled(stage, "data/roco_medicat.yaml", recipe)
+        if stage == "contrastive_pretrain":  # GGP's corpus is ROCO alone
+            where = ("--data.roco_root", self._folder("roco"))
+        else:
+            where = ("--data.root", str(self.data_root))
+        return configs, (*options, *where, *self._batches(stage, stage, None))
+
+    def _scaled(self, stage: str, data: str, recipe: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        if self.scale == "small":
+            return (f"{stage}.yaml", data, "scale/small.yaml", f"small/{stage}.yaml"), ()
+        size = "scale/ggp.yaml" if stage in ("contrastive_pretrain", "vqa_generation") else "scale/paper.yaml"
+        return (f"{stage}.yaml", data, size, f"recipe/{recipe}.yaml"), ()
+
+    def _folder(self, dataset: str) -> str:
+        assert self.data_root is not None
+        return str(self.data_root / dataset)
+
+    def _batches(self, stage: str, dataset: str, task: Task | None) -> tuple[str, ...]:
+        """Options that keep the papers' number of pairs a step on this number of devices."""
+        if self.scale != "paper" or self.devices in (None, _PAPER_DEVICES.get(stage, 1)):
+            return ("--trainer.devices", str(self.devices)) if self.devices not in (None, 1) else ()
+        assert self.devices is not None
+        pairs = _PAIRS_A_STEP[stage] if stage in _PAIRS_A_STEP else _PAIRS_A_STEP[dataset]
+        size, accumulate = split_batch(pairs, self.devices, 8 if stage == "retrieval" else 16)
+        words = ("--trainer.devices", str(self.devices), "--data.batch_size", str(size))
+        return (*words, "--trainer.accumulate_grad_batches", str(accumulate))
+
+
+def split_batch(pairs: int, devices: int, most: int) -> tuple[int, int]:
+    """Micro-batch and accumulation whose product over all devices comes near a number of pairs a step.
+
+    Of all micro-batches up to `most`, the largest whose total is within 7 % of `pairs`; where none is, the one
+    that comes nearest.
+    """
+    choices = [(size, max(1, round(pairs / (devices * size)))) for size in range(most, 0, -1)]
+    off = [abs(devices * size * accumulate - pairs) / pairs for size, accumulate in choices]
+    close = [choice for choice, error in zip(choices, off, strict=True) if error <= 0.07]
+    return close[0] if close else choices[off.index(min(off))]

@@ -1,0 +1,154 @@
+"""A step: one command of `umd`, what it starts from, and a fingerprint of all that its result depends on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+Command = Literal["fit", "test", "predict", "data"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command, as pure data.
+
+    Attributes:
+        command: the subcommand of `umd`.
+        stage: the stage's folder below the runs ("pretrain", "vqa", ...); "data" for `umd data`.
+        label: what the step is, in a few words; it depends on nothing but the step's own content.
+        configs: names of config files below configs/, in their order.
+        options: further words of the command line.
+        source: the training whose checkpoint this step starts from ("fit") or evaluates ("test", "predict").
+    """
+
+    command: Command
+    stage: str
+    label: str
+    configs: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    source: Step | None = None
+
+    def __str__(self) -> str:
+        return f"{self.stage}/{self.label}"
+
+
+class Workspace:
+    """Where steps live: the configs that they read, the code that they run, and the folder of their results.
+
+    A step's folder is named by its fingerprint. So nothing is ever overwritten: what differs in a setting, in the
+    text of a config, in the code, or in what it starts from, is another step with a folder of its own.
+
+    Args:
+        configs: the folder configs/, as it is to stand in commands.
+        out: folder of the results; runs go to `<out>/runs`.
+        code: fingerprint of the code, see `code_fingerprint`.
+    """
+
+    def __init__(self, configs: Path, out: Path, code: str) -> None:
+        self.configs = configs
+        self.out = out
+        self.code = code
+        self._fingerprints: dict[Step, str] = {}
+
+    @property
+    def runs(self) -> Path:
+        """Folder of all runs."""
+        return self.out / "runs"
+
+    @cached_property
+    def _config_texts(self) -> dict[str, str]:
+        return {}
+
+    def fingerprint(self, step: Step) -> str:
+        """Hexadecimal digest of the step's content, its configs' texts, the code, and all that it starts from."""
+        if step not in self._fingerprints:
+            texts = [self._text(name) for name in step.configs]
+            source = self.fingerprint(step.source) if step.source else ""
+            parts = [step.command, step.stage, *step.options, *texts, self.code, source]
+            self._fingerprints[step] = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        return self._fingerprints[step]
+
+    def _text(self, name: str) -> str:
+        if name not in self._config_texts:
+            self._config_texts[name] = (self.configs / name).read_text(encoding="utf-8")
+        return self._config_texts[name]
+
+    def name(self, step: Step) -> str:
+        """The step's run name: its label and the beginning of its fingerprint."""
+        return f"{step.label}-{self.fingerprint(step)[:8]}"
+
+    def folder(self, step: Step) -> Path:
+        """Where the step's results lie."""
+        base = self.runs / step.stage / self.name(step)
+        return base if step.command in ("fit", "data") else base / step.command
+
+    def checkpoint(self, step: Step) -> Path:
+        """What a later stage starts from: a training's last state; a test wants `best_checkpoint`."""
+        return self.folder(step) / "checkpoints" / "last.ckpt"
+
+    def best_checkpoint(self, step: Step) -> Path:
+        """The checkpoint that validation chose."""
+        return self.folder(step) / "checkpoints" / "best.ckpt"
+
+    def words(self, step: Step) -> list[str]:
+        """The command line, beginning with "umd"; it can be run by hand."""
+        words = ["umd", step.command]
+        words += [word for name in step.configs for word in ("--config", str(self.configs / name))]
+        words += step.options
+        if step.command == "data":
+            return [*words, "--out", str(self.folder(step))]
+        if step.source is not None:
+            if step.command == "fit":
+                words += ["--model.init_from", str(self.checkpoint(step.source))]
+            else:
+                words += ["--ckpt_path", str(self.best_checkpoint(step.source))]
+        return [*words, "--runs", str(self.runs), "--name", self.name(step)]
+
+    def resuming_words(self, step: Step) -> list[str]:
+        """The command line that goes on with an interrupted training."""
+        return ["umd", "fit", "--ckpt_path", str(self.checkpoint(step))]
+
+    def done(self, step: Step) -> bool:
+        """Whether the step's result is complete."""
+        folder = self.folder(step)
+        if step.command == "fit":
+            return (folder / "done.json").is_file()
+        result = {"test": "results.json", "predict": "features.npz", "data": "summary.json"}[step.command]
+        return (folder / result).is_file()
+
+
+def in_order(steps: Iterable[Step]) -> Iterator[Step]:
+    """Each step once, behind all that it needs."""
+    seen: set[Step] = set()
+    for step in steps:
+        for needed in _chain(step):
+            if needed not in seen:
+                seen.add(needed)
+                yield needed
+
+
+def _chain(step: Step) -> list[Step]:
+    return [*_chain(step.source), step] if step.source else [step]
+
+
+def code_fingerprint(root: Path) -> str:
+    """Digest of the source files that a stage's result can depend on.
+
+    Args:
+        root: the folder that holds the packages umd, callbacks and datamodules.
+    """
+    ours = (*(root / "umd").glob("*/*.py"), *(root / "umd").glob("*.py"))
+    files = [path for path in ours if path.parent.name != "reproduce" and path.name not in _TOOLS]
+    files += [path for package in ("callbacks", "datamodules") for path in (root / package).glob("*")]
+    digest = hashlib.sha256()
+    for path in sorted(path for path in files if path.suffix in (".py", ".json", ".txt")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+_TOOLS = {"cli.py", "compare.py", "convert.py", "released_layout.py", "released_stage.py"}
+"""Commands that read results or convert checkpoints; no training runs through them."""

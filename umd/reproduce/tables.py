@@ -1,0 +1,328 @@
+"""Which rows each table and figure of the papers has, and which steps each row takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from umd.reproduce.graph import Graph, Perturbation, Place
+from umd.reproduce.scales import TASK_DATA, Task
+from umd.reproduce.steps import Step
+
+Kind = Literal["ours", "control"]
+Build = Callable[[Graph, Place], Step]
+
+PRESETS = ("mae", "clip", "flip", "m3ae", "umd")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: how its result comes about.
+
+    Attributes:
+        name: as on the command line.
+        title: as in the table.
+        build: the step whose test is the row's result at a place.
+        paper: the row's name among the paper's figures; None where no paper has it.
+        kind: "ours", or "control" for a row that shows what the data or one modality alone gives.
+    """
+
+    name: str
+    title: str
+    build: Build
+    paper: str | None = None
+    kind: Kind = "ours"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table or figure.
+
+    Attributes:
+        name: as on the command line.
+        title: what it shows.
+        task: of all its rows.
+        paper: key of the paper's figures in paper.json; None where there are none to compare with.
+        rows: its rows in their order.
+        default_rows: names of the rows that are run at the embedded scale unless others are asked for; None: all.
+        datasets: of the paper; the first one is a figure's default.
+        figure: whether a figure, not a table, is wanted.
+        against: the row that others are compared with.
+    """
+
+    name: str
+    title: str
+    task: Task
+    paper: str | None
+    rows: tuple[Row, ...]
+    default_rows: tuple[str, ...] | None = None
+    datasets: tuple[str, ...] = ()
+    figure: bool = False
+    against: str = ""
+
+    def chosen(self, names: Sequence[str]) -> Iterator[Row]:
+        """The rows of these names, in the table's order."""
+        return (row for row in self.rows if row.name in names)
+
+
+def method(
+    graph: Graph, place: Place, *, pretrain: bool, calibrate: bool, coordinate: bool, alpha: float = 0.5
+) -> Step:
+    """UMD with some of its three components (Tables 4 and 5); all of them is UMD."""
+    start = graph.pretrain("umd", place, alpha) if pretrain else None
+    if calibrate:
+        start = graph.calibrate(place, start, alpha)
+    return graph.finetune(place, start, coordination=coordinate)
+
+
+def umd(graph: Graph, place: Place, alpha: float = 0.5) -> Step:
+    """The whole method."""
+    return method(graph, place, pretrain=True, calibrate=True, coordinate=True, alpha=alpha)
+
+
+def _preset(name: str) -> Build:
+    def build(graph: Graph, place: Place) -> Step:
+        return (
+            umd(graph, place)
+            if name == "umd"
+            else graph.finetune(place, graph.pretrain(name, place), coordination=False)
+        )
+
+    return build
+
+
+def _text_only(graph: Graph, place: Place) -> Step:
+    whole = umd(graph, place)
+    return graph.finetune(place, whole.source, coordination=True, ablation="text_only")
+
+
+def _blank(graph: Graph, place: Place) -> Step:
+    return graph.blank(umd(graph, place))
+
+
+def _line(number: int, pretrain: bool, calibrate: bool, coordinate: bool) -> Row:
+    parts = [name for name, on in (("MR-Pretrain", pretrain), ("TD-Calib", calibrate), ("GM-Coord", coordinate)) if on]
+
+    def build(graph: Graph, place: Place) -> Step:
+        return method(graph, place, pretrain=pretrain, calibrate=calibrate, coordinate=coordinate)
+
+    # The text that survives of the paper has lost which pair of components stands in which of lines 5 to 7.
+    paper = None if number in (5, 6, 7) else str(number)
+    return Row(f"line{number}", " + ".join(parts) or "none", build, paper)
+
+
+def _one_modality(name: str, title: str, ablation: str, stand_in: tuple[str, ...]) -> Row:
+    def build(graph: Graph, place: Place) -> Step:
+        more = stand_in if graph.setting.scale == "embedded" else ()
+        return graph.finetune(place, None, coordination=False, ablation=ablation, more=more)
+
+    return Row(name, title, build, title)
+
+
+def _perturbation(name: str, title: str, pretraining: Perturbation, finetuning: Perturbation) -> Row:
+    def build(graph: Graph, place: Place) -> Step:
+        return graph.generate(place, graph.contrastive(pretraining), finetuning)
+
+    return Row(name, title, build, title)
+
+
+_VQA = TASK_DATA["vqa"]
+_BASELINES = tuple(Row(name, name.upper(), _preset(name), name.upper()) for name in PRESETS)
+_CONTROLS = (
+    Row("text_only", "UMD, trained without images", _text_only, kind="control"),
+    Row("blank_image", "UMD, tested on blank images", _blank, kind="control"),
+)
+_LINES = tuple(
+    _line(number, *on)
+    for number, on in enumerate(
+        [
+            (False, False, False),
+            (True, False, False),
+            (False, True, False),
+            (False, False, True),
+            (True, True, False),
+            (True, False, True),
+            (False, True, True),
+            (True, True, True),
+        ],
+        start=1,
+    )
+)
+_PERTURBATIONS = (
+    _perturbation("none", "no perturbation", "none", "none"),
+    _perturbation("pt", "pre-training only", "adaptive", "none"),
+    _perturbation("ft", "fine-tuning only", "none", "adaptive"),
+    _perturbation("fixed", "both, fixed weight 0.05", "fixed", "fixed"),
+    _perturbation("both", "both, adaptive magnitude", "adaptive", "adaptive"),
+)
+_SINGLE = (
+    _one_modality(
+        "resnet101",
+        "ResNet-101",
+        "image_only_resnet101",
+        ("--model.encoder.vision", "tiny_vit", "--model.encoder.vision_weights", "null"),
+    ),
+    _one_modality("lstm", "LSTM", "text_only_lstm", ()),
+    _one_modality(
+        "roberta",
+        "RoBERTa",
+        "text_only_roberta",
+        ("--model.encoder.text", "tiny_roberta", "--model.encoder.text_weights", "null"),
+    ),
+    _one_modality(
+        "scibert",
+        "SciBERT",
+        "text_only_scibert",
+        ("--model.encoder.text", "tiny_bert", "--model.encoder.text_weights", "null"),
+    ),
+)
+
+
+def _alpha_row(alpha: float) -> Row:
+    return Row(f"alpha{alpha}", f"alpha {alpha}", lambda graph, place: umd(graph, place, alpha))
+
+
+def _features(name: str, title: str, build: Build) -> Row:
+    return Row(name, title, lambda graph, place: graph.features(build(graph, place)))
+
+
+def _without_calibration(graph: Graph, place: Place) -> Step:
+    return method(graph, place, pretrain=True, calibrate=False, coordinate=True)
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.name: experiment
+    for experiment in (
+        Experiment(
+            "table1",
+            "Medical visual question answering (UMD, Table 1)",
+            "vqa",
+            "umd_table1",
+            (*_BASELINES, *_CONTROLS),
+            ("m3ae", "umd", "text_only", "blank_image"),
+            _VQA,
+            against="umd",
+        ),
+        Experiment(
+            "table2",
+            "Image-text retrieval (UMD, Table 2)",
+            "retrieval",
+            "umd_table2",
+            _BASELINES,
+            ("m3ae", "umd"),
+            TASK_DATA["retrieval"],
+            against="umd",
+        ),
+        Experiment(
+            "table3",
+            "Classification of image-text pairs (UMD, Table 3)",
+            "classification",
+            "umd_table3",
+            (*_SINGLE, *_BASELINES),
+            None,
+            TASK_DATA["classification"],
+            against="umd",
+        ),
+        Experiment(
+            "table4",
+            "Ablation on visual question answering (UMD, Table 4)",
+            "vqa",
+            "umd_table4",
+            _LINES,
+            None,
+            _VQA,
+            against="line8",
+        ),
+        Experiment(
+            "table5",
+            "Ablation on classification (UMD, Table 5)",
+            "classification",
+            "umd_table5",
+            _LINES,
+            None,
+            TASK_DATA["classification"],
+            against="line8",
+        ),
+        Experiment(
+            "perturbation-table1",
+            "Gradient-guided perturbation and other methods (GGP, Table 1)",
+            "vqa",
+            "perturbation_table1",
+            (
+                Row(
+                    "ggp",
+                    "gradient-guided perturbation",
+                    _PERTURBATIONS[-1].build,
+                    "gradient-guided perturbation",
+                ),
+            ),
+            None,
+            ("vqa_rad", "slake"),
+            against="ggp",
+        ),
+        Experiment(
+            "perturbation-table2",
+            "Where and how weights are perturbed (GGP, Table 2)",
+            "vqa",
+            "perturbation_table2",
+            _PERTURBATIONS,
+            None,
+            ("vqa_rad", "slake"),
+            against="both",
+        ),
+        Experiment(
+            "figure3",
+            "Validation accuracy during fine-tuning, by where weights are perturbed (GGP, Figure 3)",
+            "vqa",
+            None,
+            _PERTURBATIONS,
+            None,
+            ("vqa_rad",),
+            figure=True,
+        ),
+        Experiment(
+            "figure5",
+            "Weight alpha of feature against data reconstruction (UMD, Figure 5)",
+            "vqa",
+            None,
+            tuple(_alpha_row(alpha) for alpha in (0.2, 0.5, 0.8)),
+            None,
+            ("vqa_rad", "slake"),
+            figure=True,
+        ),
+        Experiment(
+            "figure6",
+            "Test questions with the answers of two models (UMD, Figure 6)",
+            "vqa",
+            None,
+            (_BASELINES[3], _BASELINES[4]),
+            None,
+            ("vqa_rad",),
+            figure=True,
+        ),
+        Experiment(
+            "figure7",
+            "t-SNE of the pooled features, by class (UMD, Figure 7)",
+            "classification",
+            None,
+            tuple(_features(name, name.upper(), _preset(name)) for name in ("flip", "m3ae", "umd")),
+            None,
+            TASK_DATA["classification"],
+            figure=True,
+        ),
+        Experiment(
+            "figure8",
+            "t-SNE of image and text features, without and with TD-Calib (UMD, Figure 8)",
+            "classification",
+            None,
+            (
+                _features("without", "without TD-Calib", _without_calibration),
+                _features("with", "with TD-Calib", umd),
+            ),
+            None,
+            TASK_DATA["classification"],
+            figure=True,
+        ),
+    )
+}
