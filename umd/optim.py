@@ -80,10 +80,15 @@ def check_partition(module: Module, groups: Iterable[ParameterGroup]) -> None:
         raise ValueError(f"in no parameter group: {', '.join(forgotten[:5])}")
 
 
-def build_adamw(groups: Sequence[ParameterGroup], config: OptimizerConfig) -> AdamW:
+def build_adamw(groups: Sequence[ParameterGroup], config: OptimizerConfig, fused: bool = True) -> AdamW:
     """AdamW over the groups' trainable parameters, each group cut by whether weight decay applies.
 
     Decay is decided by the number of dimensions, never by a name.
+
+    Args:
+        groups: what is trained.
+        config: AdamW's settings.
+        fused: on the CPU, take the fused implementation, several times faster; elsewhere PyTorch's own choice.
     """
     settings: list[dict[str, Any]] = []
     for group in groups:
@@ -101,7 +106,7 @@ def build_adamw(groups: Sequence[ParameterGroup], config: OptimizerConfig) -> Ad
     if not settings:
         raise ValueError("nothing to train: every parameter is frozen")
     on_cpu = all(p.device.type == "cpu" for setting in settings for p in setting["params"])
-    return AdamW(settings, lr=config.lr, betas=config.betas, eps=config.eps, fused=on_cpu or None)
+    return AdamW(settings, lr=config.lr, betas=config.betas, eps=config.eps, fused=(on_cpu and fused) or None)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: OptimizerConfig, steps: int) -> LRScheduler:

@@ -11,8 +11,10 @@ from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Generator, Tensor
 from torch.optim import Optimizer
 
@@ -24,6 +26,9 @@ from umd.optim import OptimizerConfig, ParameterGroup, build_adamw, build_schedu
 from umd.protocols import HasVocabulary
 
 logger = logging.getLogger(__name__)
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+SHARDING = (FSDPStrategy, DeepSpeedStrategy, ModelParallelStrategy)
 
 Config = TypeVar("Config")
 EncoderT = TypeVar("EncoderT", bound=PairEncoder)
@@ -87,6 +92,23 @@ class Stage(LightningModule, Generic[EncoderT]):
         mixed = hash((seed, *place, self.global_rank)) & 0x7FFF_FFFF_FFFF_FFFF
         return Generator(self.device).manual_seed(mixed)
 
+    def setup(self, stage: str) -> None:
+        """Refuse what would go wrong silently, or fail later in other words.
+
+        Raises:
+            MisconfigurationException: the weights themselves would not be float32, or a training be sharded.
+        """
+        if self.trainer.precision not in PRECISIONS:
+            raise MisconfigurationException(
+                f"trainer.precision is '{self.trainer.precision}'; allowed: {', '.join(PRECISIONS)}. The weights stay "
+                "in float32: in 16 bits small steps and a teacher's moving average are lost in rounding"
+            )
+        if stage == "fit" and isinstance(self.trainer.strategy, SHARDING):
+            raise MisconfigurationException(
+                f"{type(self.trainer.strategy).__name__} shards the model, which teachers, both papers' callbacks and "
+                "the check for nan do not know how to handle. Use --trainer.strategy ddp, or one device"
+            )
+
     def on_fit_start(self) -> None:
         """Start a new training from `init_from`; one that goes on from its own checkpoint does not read it."""
         self.check_tokenizer()
@@ -124,7 +146,9 @@ class Stage(LightningModule, Generic[EncoderT]):
         """AdamW over the groups, with the warm-up and decay of the settings, stepped every optimizer step."""
         groups = self.parameter_groups()
         check_partition(self, groups)
-        optimizer = build_adamw(groups, self.optimizer_config)
+        # Lightning refuses to clip for a fused optimizer in mixed precision, in bfloat16 too.
+        clips = bool(self.trainer.gradient_clip_val) and self.trainer.precision != "32-true"
+        optimizer = build_adamw(groups, self.optimizer_config, fused=not clips)
         steps = self.trainer.estimated_stepping_batches
         if math.isinf(steps):
             raise ValueError("the learning rate needs an end: set trainer.max_steps or trainer.max_epochs")
