@@ -136,7 +136,7 @@ def test_null_means_null_however_deep(tmp_path: Path) -> None:
     [
         (["test", "--ckpt_path", "nowhere.ckpt"], "there is no checkpoint 'nowhere.ckpt'"),
         (["compare", "nowhere"], "'nowhere' has no results.json"),
-        (["nonsense"], "there is no command 'nonsense'; there are fit, validate, test, predict, compare, convert"),
+        (["nonsense"], "there is no command 'nonsense'; there are fit, validate, test, predict, compare, "),
     ],
 )
 def test_a_mistake_ends_in_one_clear_line(

@@ -6,11 +6,13 @@ import json
 import logging
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -25,9 +27,11 @@ from umd.callback_options import with_options
 from umd.checkpoint_io import AtomicCheckpointIO
 from umd.checkpoints import RECIPE_KEY
 from umd.encoders import tokenizer_for
+from umd.failures import explained
 from umd.protocols import HasReport
 from umd.resume import ExactResume
-from umd.runs import check_free, clear, differences, folder_of, recipe, run_folder
+from umd.run_folder import RunFolder
+from umd.runs import check_free, differences, folder_of, recipe, run_folder
 
 logger = logging.getLogger("umd")
 
@@ -136,12 +140,9 @@ class UMDCLI(LightningCLI):
             self.folder = self.beside if task == "fit" else self.beside / task
         if task != "fit" and not config.ckpt_path:
             raise ValueError(f"umd {task} needs a trained model: --ckpt_path FILE")
-        goes_on = self.beside is not None or config.trainer.fast_dev_run
-        if task == "fit" and not goes_on:
-            init_from = config.model.init_args.get("init_from")
-            rank_zero_only(check_free)(self.folder, overwrite=config.overwrite, init_from=init_from)
-        self.replaces = task == "fit" and not goes_on and config.overwrite
+        self.goes_on = self.beside is not None or _requeued(self.folder, config)
         if task == "fit":
+            rank_zero_only(self._check_free)()
             _replace_own_files(config.trainer.callbacks)
         config.trainer.default_root_dir = str(self.folder)
         self._say_what_was_restored()
@@ -163,10 +164,41 @@ class UMDCLI(LightningCLI):
         plain: dict[str, Any] = yaml.safe_load(parser.dump(self.config[self.subcommand]))
         return plain
 
+    def _check_free(self) -> None:
+        config = self.config["fit"]
+        if not (self.goes_on or config.trainer.fast_dev_run):
+            init_from = config.model.init_args.get("init_from")
+            check_free(self.folder, overwrite=config.overwrite, init_from=init_from)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; what fails before the training has begun leaves nothing behind."""
+        self.held: RunFolder | None = None
+        try:
+            super()._run_subcommand(subcommand)
+            if self.held is not None:
+                self.held.finish()
+        except BaseException as error:
+            if self.held is not None:
+                self.held.abandon()
+            clear = explained(error, self.folder)
+            if clear is None:
+                raise
+            raise clear from error
+        finally:
+            if self.held is not None:
+                self.held.release()
+
     def before_fit(self) -> None:
-        """Delete the training that this one replaces, now that all that was given has proved sound."""
-        if self.replaces:
-            rank_zero_only(clear)(self.folder)
+        """Take hold of the run folder."""
+        rank_zero_only(self._hold_folder)()
+
+    def _hold_folder(self) -> None:
+        config = self.config["fit"]
+        if config.trainer.fast_dev_run:
+            return  # writes nothing
+        replace = bool(config.overwrite) and not self.goes_on and self.folder.exists()
+        self.held = RunFolder(self.folder, replace=replace, check=self._check_free)
+        self.trainer.callbacks.insert(0, self.held)  # type: ignore[attr-defined]
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
         """Add what every run has: both loggers, the result table where the module has one, the CSV of answers."""
@@ -223,6 +255,11 @@ class UMDCLI(LightningCLI):
         self.trainer.test(
             self.model, datamodule=self.datamodule, ckpt_path=best or None, verbose=False, weights_only=True
         )
+
+
+def _requeued(folder: Path, config: Any) -> bool:  # noqa: ANN401 - a namespace
+    """Whether Slurm started this training again: Lightning then goes on from the checkpoint that it left."""
+    return not config.get("ckpt_path") and SLURMEnvironment.detect() and any(folder.glob("hpc_ckpt_*.ckpt"))
 
 
 def _replace_own_files(callbacks: Any) -> None:  # noqa: ANN401 - namespaces, as the parser leaves them

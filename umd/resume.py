@@ -114,6 +114,8 @@ class ExactResume(Callback):
         notes = checkpoint.setdefault(RECIPE_KEY, {})
         notes["position"] = asdict(position)
         notes["random"] = _of_all_ranks(trainer, state.plain())
+        # Checkpoint callbacks look at the latest validation also where none has been since.
+        notes["metrics"] = {name: value.cpu() for name, value in trainer.callback_metrics.items()}
         if self._updating:
             notes[UNFINISHED_KEY] = True
         for log in trainer.loggers:
@@ -161,19 +163,17 @@ class ExactResume(Callback):
             logger.warning("the checkpoint does not say how far inside an epoch it is: going on is not exact")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let a training in that reached its last step and was interrupted before the end of that epoch."""
+        """Let in a training that reached its last step and was interrupted before that epoch was closed."""
         if self._restored is not None and not self._restored["position"]["closed"]:
             self._max_steps = trainer.fit_loop.epoch_loop.max_steps
             trainer.fit_loop.epoch_loop.max_steps = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go to the position, and put the generators back as the last thing before the first batch."""
-        if self._max_steps is not None:
-            trainer.fit_loop.epoch_loop.max_steps = self._max_steps
-            self._max_steps = None
         if self._restored is None:
             return
         position, states = Position(**self._restored["position"]), self._restored["random"]
+        trainer.callback_metrics.update(self._restored["metrics"])
         self._restored = None
         if position.batch and position.batches != trainer.num_training_batches:
             logger.warning(
@@ -187,6 +187,8 @@ class ExactResume(Callback):
             self._go_inside(trainer, position)
         else:
             self._go_between(trainer, position)
+        if self._max_steps is not None and not 0 <= self._max_steps <= trainer.global_step:
+            self._put_limit_back(trainer)
         loader = trainer.train_dataloader
         if isinstance(loader, CanStartInside):
             loader.start_inside(position.epoch, position.batch)
@@ -201,6 +203,18 @@ class ExactResume(Callback):
                 trainer.world_size,
             )
             seed_afresh(trainer.global_step, trainer.global_rank)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """An epoch that had only its end to come has had it."""
+        trainer.fit_loop.epoch_loop.restarting = False
+        if self._max_steps is not None:
+            batches = trainer.fit_loop.epoch_loop.batch_progress
+            batches.is_last_batch = batches.current.ready >= trainer.num_training_batches
+            self._put_limit_back(trainer)
+
+    def _put_limit_back(self, trainer: Trainer) -> None:
+        assert self._max_steps is not None
+        trainer.fit_loop.epoch_loop.max_steps, self._max_steps = self._max_steps, None
 
     def _go_between(self, trainer: Trainer, position: Position) -> None:
         """To the beginning of an epoch."""
@@ -220,7 +234,8 @@ class ExactResume(Callback):
         validation = loop.val_loop
         _set(fit.epoch_progress, begun=position.epoch + 1, done=position.epoch)
         _set(loop.batch_progress, begun=position.batch, done=position.batch, total=position.total)
-        loop.batch_progress.is_last_batch = position.batch >= trainer.num_training_batches
+        reached = self._max_steps is not None and 0 <= self._max_steps <= trainer.global_step
+        loop.batch_progress.is_last_batch = reached or position.batch >= trainer.num_training_batches
         fit._restart_stage = FitStage.RESTARTED_MID_EPOCH
         loop._restart_stage = EpochStage.RESTARTED_ON_LAST
         loop.restarting = True
@@ -232,7 +247,8 @@ class ExactResume(Callback):
             EvaluationStage.RESTARTED_MID_EVALUATION if due and not position.validated else EvaluationStage.NONE
         )
         validation.batch_progress.current.reset()
-        validation._has_run = not due
+        # Without a validation to come, an epoch whose batches are all behind it ends at once.
+        validation._has_run = loop.batch_progress.is_last_batch and not due
         if position.validated:
             self._validated_at = position.total
 

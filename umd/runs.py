@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,16 +44,17 @@ def check_free(folder: Path, *, overwrite: bool, init_from: str | None) -> None:
     if not overwrite:
         raise FileExistsError(
             f"'{folder}' holds an earlier training. Keep both with --name ANOTHER, go on with "
-            f"--ckpt_path {folder / 'checkpoints' / 'last.ckpt'}, or replace it with --overwrite true"
+            f"--ckpt_path {_to_go_on_from(folder)}, or replace it with --overwrite true"
         )
     if init_from and folder.resolve() in Path(init_from).resolve().parents:
         raise ValueError(f"--overwrite true would delete '{init_from}', from which this training is to start")
 
 
-def clear(folder: Path) -> None:
-    """Delete an earlier training, nothing else."""
-    if _holds_training(folder):
-        shutil.rmtree(folder)
+def _to_go_on_from(folder: Path) -> Path:
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.is_file():
+        return last
+    return max((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
 
 
 def _holds_training(folder: Path) -> bool:

@@ -1,0 +1,48 @@
+"""What went wrong on the machine, in the user's words."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+_CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR}
+_DEAD_WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]*\)? ?")
+
+
+def explained(error: BaseException, folder: Path) -> OSError | None:
+    """A clear error for a full disk, a run folder that cannot be written, or a loading worker that died.
+
+    Args:
+        error: what ended the command.
+        folder: where the command writes.
+
+    Returns:
+        The error to raise instead; None where this is nothing of the kind, or is clear already.
+    """
+    last = folder / "checkpoints" / "last.ckpt"
+    go_on = f"; go on with umd fit --ckpt_path {last}" if last.is_file() else ""
+    for cause in _chain(error):
+        if isinstance(cause, OSError) and cause.errno in _CANNOT_WRITE and _in(cause, folder):
+            return OSError(f"cannot write to '{folder}': {cause.strerror}. What was complete before is unharmed{go_on}")
+        if isinstance(cause, RuntimeError) and _DEAD_WORKER.match(str(cause)):
+            return ChildProcessError(
+                f"a data loading worker died ({str(cause).rstrip('.')}): often the memory was full; "
+                f"with fewer --data.num_workers less is needed{go_on}"
+            )
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _in(error: OSError, folder: Path) -> bool:
+    """Whether an error concerns the folder; a full disk says nothing of a file."""
+    if error.filename is None:
+        return True
+    path = Path(str(error.filename)).absolute()
+    return folder.absolute() == path or folder.absolute() in path.parents or path in folder.absolute().parents
