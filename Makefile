@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO := runs/demo
 UMD := $(BIN)/umd
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint clean reproduce-table1
 
 setup: $(STAMP)
 
@@ -29,6 +29,12 @@ demo: setup
 	$(UMD) fit --config configs/vqa.yaml --config configs/ablation/image_only.yaml --runs $(DEMO) --name image_only \
 	    --model.init_from $(DEMO)/calibrate/default/checkpoints/last.ckpt
 	$(UMD) compare $(DEMO)/vqa/joint $(DEMO)/vqa/text_only $(DEMO)/vqa/image_only
+
+# Table 1 of UMD, every stage of it; without DATA_ROOT with tiny encoders on phantom data (about 15 minutes):
+# make reproduce-table1 [DATA_ROOT=FOLDER] [SCALE=small] [SEEDS="0 1 2"] [ROWS="m3ae umd"]
+reproduce-table1: setup
+	$(UMD) reproduce table1 $(if $(DATA_ROOT),--data_root $(DATA_ROOT)) $(if $(SCALE),--scale $(SCALE)) \
+	    $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ROWS),--rows $(ROWS))
 
 test: setup
 	$(BIN)/python -m pytest

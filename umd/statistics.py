@@ -94,4 +94,4 @@ def mcnemar(one: Sequence[bool] | NDArray[np.bool_], other: Sequence[bool] | NDA
     only_one, only_other = int((first & ~second).sum()), int((second & ~first).sum())
     coins = only_one + only_other
     tail = sum(comb(coins, k) for k in range(min(only_one, only_other) + 1))
-    return min(1.0, 2 * tail / 2**coins)
+    return min(1.0, float(2 * tail / 2**coins))

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +67,7 @@ def run(steps: Sequence[Step], workspace: Workspace, board: Board) -> dict[Step,
                 outcome.state = "running"
                 board.note(step, outcome)
                 began = time.monotonic()
-                outcome.reason = _execute(step, workspace, lock, lambda: board.look(step, _progress(workspace, step)))
+                outcome.reason = _execute(step, workspace, lock, board)
                 outcome.seconds = time.monotonic() - began
                 outcome.state = "failed" if outcome.reason else "done"
                 board.note(step, outcome)
@@ -84,7 +84,7 @@ def command_of(step: Step, workspace: Workspace) -> list[str]:
     return [*workspace.words(step), "--overwrite", "true"]
 
 
-def _execute(step: Step, workspace: Workspace, lock: int, look: Callable[[], None]) -> str:
+def _execute(step: Step, workspace: Workspace, lock: int, board: Board) -> str:
     """Run one step to its end; "" or why it failed."""
     words = command_of(step, workspace)
     log = log_of(step, workspace)
@@ -101,7 +101,7 @@ def _execute(step: Step, workspace: Workspace, lock: int, look: Callable[[], Non
         )
         try:
             while process.poll() is None:
-                look()
+                board.look(step, _progress(workspace, step))
                 time.sleep(0.2)
         except BaseException:
             process.send_signal(signal.SIGINT)
