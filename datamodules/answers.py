@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -31,12 +32,14 @@ def normalize_answer(answer: object) -> str | None:
 
     Returns:
         The normalised answer (the lower-case text where nothing else would be left of it, as for "A"), or
-        None where there is no answer: null, blank, or neither text nor number.
+        None where there is no answer: null, blank, not a number, or neither text nor number.
     """
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         return None
-    if isinstance(answer, float) and answer.is_integer():
-        answer = int(answer)
+    if isinstance(answer, float):
+        if not math.isfinite(answer):
+            return None
+        answer = int(answer) if answer.is_integer() else answer
     plain = " ".join(str(answer).lower().split())
     text = _PUNCTUATION.sub(" ", _FULL_STOP.sub("", _THOUSANDS.sub("", plain)))
     words = [NUMBER_WORDS.get(word, word) for word in text.split() if word not in ARTICLES]

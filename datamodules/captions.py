@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 from datamodules.base import ImageTextDataModule, Split
-from datamodules.files import read_lines
+from datamodules.files import NotJSONError, parse_json, read_lines
 from datamodules.problems import Problems
 
 SPLIT_SEED = 20200513
@@ -65,26 +65,35 @@ def read_medicat(
     records = []
     for where, line in read_lines(path, problems):
         try:
-            figure: Any = json.loads(line)
-        except json.JSONDecodeError:
+            figure = parse_json(line)
+        except NotJSONError:
             problems.add("line that is no JSON, left out", where)
             continue
-        if not isinstance(figure, dict) or not figure.get("pdf_hash") or not figure.get("fig_uri"):
+        if not isinstance(figure, dict) or not (_text(figure, "pdf_hash") and _text(figure, "fig_uri")):
             problems.add("line without pdf_hash and fig_uri, left out", where)
             continue
         if radiology_only and not figure.get("radiology"):
             continue
-        caption = " ".join(str(figure.get("s2_caption") or "").split())
+        caption = _text(figure, "s2_caption")
         if not caption:
             problems.add("figure without s2_caption, left out", where)
             continue
         references = figure.get("s2orc_references") if inline_references else None
-        others = (" ".join(str(text).split()) for text in references or ())
+        if references is not None and not isinstance(references, list):
+            problems.add("s2orc_references that are no list, not used", where)
+            references = None
+        others = (" ".join(text.split()) for text in references or () if isinstance(text, str))
         name = f"{figure['pdf_hash']}_{figure['fig_uri']}"
         records.append(
             CaptionRecord(f"medicat/{name}", f"medicat/figures/{name}", caption, tuple(filter(None, others)))
         )
     return records
+
+
+def _text(figure: Mapping[str, Any], key: str) -> str:
+    """A text on one line without outer blanks; "" where there is none."""
+    value = figure.get(key)
+    return " ".join(value.split()) if isinstance(value, str) else ""
 
 
 def split_medicat(records: list[CaptionRecord]) -> dict[Split, list[CaptionRecord]]:

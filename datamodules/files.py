@@ -1,28 +1,57 @@
-"""Annotation files, read with errors in the user's words."""
+"""Annotation files, read with errors in the user's words, and within limits whatever they hold."""
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from datamodules.problems import Problems
 
+MOST_BYTES = 256 * 2**20
+"""Larger files that must be read whole (JSON, CSV) are refused; the largest published one has 5 MB."""
+
+MOST_LINE_BYTES = 16 * 2**20
+"""Longer lines are refused: a file of lines is read line by line, whatever its size."""
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def read_whole(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        ValueError: It has more than `MOST_BYTES`, which is looked up before it is read, or cannot be read.
+    """
+    try:
+        size = path.stat().st_size
+        if size <= MOST_BYTES:
+            return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    raise ValueError(f"{path} has {size:,} bytes; more than {MOST_BYTES:,} are not read: is it the right file?")
+
 
 def read_rows(path: Path, problems: Problems) -> list[dict[str, Any]]:
     """The rows of a JSON file that holds one list of objects; anything else in the list is a counted problem.
 
     Raises:
-        ValueError: The file is no JSON, or holds no list; names the file and the place.
+        ValueError: The file is no JSON, holds no list, or an empty one, or is too large; names the file and the place.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = parse_json(read_whole(path).decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a JSON file: {error}") from error
+    except NotJSONError as error:
         raise ValueError(f"{path} is not a JSON file: {error}") from error
     if not isinstance(content, list):
         raise ValueError(f"{path} should hold a list of rows, it holds a {type(content).__name__}")
+    if not content:
+        raise ValueError(f"{path} holds a list without rows")
     rows = []
     for number, row in enumerate(content):
         if isinstance(row, dict):
@@ -32,18 +61,63 @@ def read_rows(path: Path, problems: Problems) -> list[dict[str, Any]]:
     return rows
 
 
+class NotJSONError(ValueError):
+    """A text that is no JSON, or none that can be used; the message says where, and does not name the file."""
+
+
+def parse_json(text: str) -> Any:  # noqa: ANN401 - that is what JSON is
+    """The content of a JSON text; halves of surrogate pairs, which no file and no tokenizer takes, become U+FFFD.
+
+    Raises:
+        NotJSONError: It is no JSON, nests too deeply, or holds a number with thousands of digits.
+    """
+    try:
+        content = json.loads(text)
+        return _with_whole_characters(content) if r"\ud" in text or r"\uD" in text else content
+    except RecursionError:
+        raise NotJSONError("it nests too deeply") from None
+    except ValueError as error:
+        raise NotJSONError(str(error)) from error
+
+
+def _with_whole_characters(content: Any) -> Any:  # noqa: ANN401
+    if isinstance(content, str):
+        return _LONE_SURROGATE.sub("\ufffd", content)
+    if isinstance(content, list):
+        return [_with_whole_characters(entry) for entry in content]
+    if isinstance(content, dict):
+        return {_with_whole_characters(key): _with_whole_characters(value) for key, value in content.items()}
+    return content
+
+
 def read_lines(path: Path, problems: Problems) -> Iterator[tuple[str, str]]:
-    """The lines of a text file that are neither blank nor broken UTF-8, each after its "file:number"."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            where = f"{path.name}:{number}"
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError:
-                problems.add("line that is not UTF-8, left out", where)
-                continue
-            if text.strip():
-                yield where, text
+    """The lines of a text file that are neither blank nor broken UTF-8, each after its "file:number".
+
+    Raises:
+        ValueError: A line is too long to be one, the file is UTF-16, or it cannot be read; names the file.
+    """
+    try:
+        with path.open("rb") as file:
+            number = 0
+            while line := file.readline(MOST_LINE_BYTES + 1):
+                number += 1
+                where = f"{path.name}:{number}"
+                if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                    raise ValueError(f"{path} is UTF-16; save the file as UTF-8")
+                if len(line) > MOST_LINE_BYTES:
+                    raise ValueError(f"{path}, line {number}: longer than {MOST_LINE_BYTES:,} bytes, so no text file")
+                if b"\0" in line:
+                    problems.add("line with NUL bytes, left out", where)
+                    continue
+                try:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError:
+                    problems.add("line that is not UTF-8, left out", where)
+                    continue
+                if text.strip():
+                    yield where, text
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def write_whole(path: Path, text: str) -> None:

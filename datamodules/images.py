@@ -19,6 +19,10 @@ MAX_PIXELS = 89_478_485
 """Larger images are refused (Pillow's own limit, from which on it only warns)."""
 
 
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""What is decoded. Others that Pillow knows run programs of their own (PostScript) or are no images of a data set."""
+
+
 class ImageError(ValueError):
     """An image that cannot be used; the message says why and does not name the file."""
 
@@ -29,7 +33,8 @@ def is_inside(name: str) -> bool:
     Links that the user made inside that folder are followed; absolute paths and `..` are not.
     """
     path = PurePosixPath(name.replace("\\", "/"))
-    return bool(name) and "\0" not in name and not path.is_absolute() and ".." not in path.parts
+    whole = "\0" not in name and not any("\ud800" <= character <= "\udfff" for character in name)
+    return bool(name) and whole and not path.is_absolute() and ".." not in path.parts
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -40,8 +45,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Grey is repeated.
     """
     if image.mode.startswith(("I", "F")):
-        values = np.asarray(image, dtype=np.float64)
-        values = np.nan_to_num(values - min(0.0, float(np.nanmin(values))), posinf=0.0, neginf=0.0)
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
+        values -= min(0.0, float(values.min()))
         bits = max(8, int(values.max()).bit_length())
         return Image.fromarray(np.round(values * (255 / (2**bits - 1))).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -56,18 +61,18 @@ def decode(path: Path) -> Image.Image:
     Raises:
         ImageError: The file is missing, is no image, breaks off, or has more than `MAX_PIXELS` pixels.
     """
+    if not path.is_file():
+        raise ImageError("no such file")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
             image.load()
             return to_rgb(ImageOps.exif_transpose(image))
-    except FileNotFoundError:
-        raise ImageError("no such file") from None
     except ImageError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise ImageError(str(error).replace(str(path), "the file")) from error
+    except Exception as error:  # Pillow's decoders let errors of many kinds pass when a file is broken
+        raise ImageError(str(error).replace(str(path), "the file") or type(error).__name__) from error
 
 
 class ImageStore:

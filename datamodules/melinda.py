@@ -11,6 +11,7 @@ import pandas as pd
 
 from datamodules.base import ImageTextDataModule, Split
 from datamodules.collate import ImageTextCollate
+from datamodules.files import read_whole
 from datamodules.loading import Item
 from datamodules.problems import Problems
 from umd.batch import ClassificationBatch, ImageTextBatch
@@ -46,14 +47,17 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """These columns of a CSV file, as text without outer blanks; an empty cell is "".
 
     Raises:
-        ValueError: The file is no UTF-8, no CSV, or lacks a column; names the file and the place.
+        ValueError: The file is no UTF-8, no CSV, too large, or lacks a column; names the file and the place.
     """
-    content = path.read_bytes()
+    content = read_whole(path)
     try:
         content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(f"{path}, line {line}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
+    if (place := content.find(0)) >= 0:
+        line = content.count(b"\n", 0, place) + 1
+        raise ValueError(f"{path}, line {line}: a NUL byte, so no CSV file")
     try:
         # The header is read as a row, so that a row with more cells than it has is an error and never shifts.
         rows = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna("")

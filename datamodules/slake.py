@@ -93,7 +93,8 @@ class SLAKE(VQADataModule):
                 row,
                 problems,
                 where=name,
-                image=f"imgs/{row.get('img_name')}",
+                folder="imgs",
+                image_key="img_name",
                 sample_id=str(row.get("qid")),
                 type_key="content_type",
             )

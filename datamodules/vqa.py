@@ -65,7 +65,8 @@ def vqa_record(
     problems: Problems,
     *,
     where: str,
-    image: str,
+    folder: str,
+    image_key: str,
     sample_id: str,
     question_key: str = "question",
     type_key: str = "question_type",
@@ -75,14 +76,15 @@ def vqa_record(
     Args:
         row: The row, with `answer`, `answer_type` ("OPEN" or "CLOSED", blanks and case aside) and the keys
             below.
-        problems: Takes the row if it has no question, no answer or an unknown answer type.
+        problems: Takes the row if it has no question, no answer, no image or an unknown answer type.
         where: The file, for messages.
-        image: Path of the image, relative to the data set's root.
+        folder: What the paths of images are relative to, itself relative to the data set's root.
+        image_key: Key of the image's path.
         sample_id: The question's id.
         question_key: Key of the question.
         type_key: Key of the question's type.
     """
-    question, answer = row.get(question_key), normalize_answer(row.get("answer"))
+    question, answer, image = row.get(question_key), normalize_answer(row.get("answer")), row.get(image_key)
     answer_type = str(row.get("answer_type")).strip().upper()
     if not isinstance(question, str) or not question.strip():
         problems.add("row without a question, left out", f"{where}, id {sample_id}")
@@ -90,9 +92,11 @@ def vqa_record(
         problems.add("row without an answer, left out", f"{where}, id {sample_id}")
     elif answer_type not in ("OPEN", "CLOSED"):
         problems.add("row whose answer_type is neither OPEN nor CLOSED, left out", f"{where}, id {sample_id}")
+    elif not isinstance(image, str) or not image.strip():
+        problems.add(f"row without {image_key}, left out", f"{where}, id {sample_id}")
     else:
-        question_type = str(row.get(type_key) or "").strip()
-        return VQARecord(sample_id, image, question.strip(), answer, answer_type == "CLOSED", question_type)
+        path, question_type = f"{folder}/{image}", str(row.get(type_key) or "").strip()
+        return VQARecord(sample_id, path, question.strip(), answer, answer_type == "CLOSED", question_type)
     return None
 
 

@@ -49,10 +49,10 @@ def number_rows(rows: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]]
 def find_twins(train: Iterable[Mapping[str, Any]], test: Iterable[Mapping[str, Any]]) -> tuple[set[int], set[int]]:
     """The ids of the training rows that are twins of a test question, and of the test rows that have one."""
 
-    def key(row: Mapping[str, Any], form: str) -> tuple[object, str]:
-        return row.get("image_name"), str(row[form]).strip().lower()
+    def key(row: Mapping[str, Any], form: str) -> tuple[str, str]:
+        return str(row.get("image_name")), str(row[form]).strip().lower()
 
-    forms: dict[tuple[object, str], set[int]] = {}
+    forms: dict[tuple[str, str], set[int]] = {}
     for row in test:
         for form in ("question", "question_rephrase", "question_frame"):
             if not is_null(row.get(form)):
@@ -154,7 +154,8 @@ class VQARAD(VQADataModule):
             train, test = (read_rows(self.root / name, problems) for name in (TRAIN_FILE, TEST_FILE))
             train_twins, test_twins = self._listed_twins(train, test)
             names = {"train": TRAIN_FILE, "test": TEST_FILE}
-            train, test = (sorted(rows, key=lambda row: int(row["qid"])) for rows in (train, test))
+            train, test = ([{**row, "qid": int(row["qid"])} for row in rows] for rows in (train, test))
+            train, test = (sorted(rows, key=lambda row: row["qid"]) for rows in (train, test))
         splits: dict[Split, list[VQARecord]] = {
             "train": self._records(train, train_twins, names["train"], problems),
             "test": self._records(test, test_twins, names["test"], problems),
@@ -177,11 +178,12 @@ class VQARAD(VQADataModule):
                 row,
                 problems,
                 where=where,
-                image=f"images/{row.get('image_name')}",
+                folder="images",
+                image_key="image_name",
                 sample_id=str(row.get("qid")),
             )
             if record is not None:
-                records.append(replace(record, has_twin=row.get("qid") in twins))
+                records.append(replace(record, has_twin=bool(twins) and row["qid"] in twins))
         return records
 
     def _listed_twins(self, train: list[dict[str, Any]], test: list[dict[str, Any]]) -> tuple[set[int], set[int]]:

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.transforms import v2
 
 from datamodules.images import ImageError, ImageStore, decode, is_inside
+from datamodules.transforms import evaluation_transform, training_transform
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -79,10 +84,71 @@ def test_unusable_files_are_reported_with_the_reason(tmp_path: Path, monkeypatch
         ("/etc/passwd", False),
         ("", False),
         ("a\0.jpg", False),
+        ("a\ud800.jpg", False),
     ],
 )
 def test_is_inside(name: str, inside: bool) -> None:
     assert is_inside(name) is inside
+
+
+def test_an_image_that_claims_20000_by_20000_pixels_is_refused_unread(tmp_path: Path) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0))
+    (tmp_path / "claim.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(9))))
+    with pytest.raises(ImageError, match="400000000 pixels"):
+        decode(tmp_path / "claim.png")
+
+
+@pytest.mark.parametrize("size", [(20000, 1), (1, 20000), (1, 1), (2, 1)])
+@pytest.mark.parametrize("cached", [False, True])
+def test_thin_and_tiny_images_become_squares(tmp_path: Path, size: tuple[int, int], cached: bool) -> None:
+    Image.new("L", size, 200).save(tmp_path / "thin.png")
+    store = ImageStore(224, tmp_path / "cache" if cached else None)
+    assert store.check([tmp_path / "thin.png"]) == {}
+    image = store.load(tmp_path / "thin.png")
+    for transform in (evaluation_transform(224), training_transform(224, random_resized_crop=True)):
+        square = transform(image)
+        assert square.shape == (3, 224, 224) and (square == 200).all()
+
+
+def test_long_images_lose_only_what_the_centre_crop_drops() -> None:
+    values = np.random.default_rng(0).integers(0, 256, (8, 200, 3), dtype=np.uint8)
+    image = Image.fromarray(values)
+    wide = v2.functional.pil_to_tensor(image.resize((800, 32), Image.Resampling.BICUBIC))
+    assert evaluation_transform(32)(image).equal(wide[:, :, 384:416])
+    image = image.transpose(Image.Transpose.TRANSPOSE)
+    high = v2.functional.pil_to_tensor(image.resize((32, 800), Image.Resampling.BICUBIC))
+    assert evaluation_transform(32)(image).equal(high[:, 384:416])
+
+
+def test_programs_pipes_and_floats_without_a_value(tmp_path: Path) -> None:
+    (tmp_path / "figure.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    os.mkfifo(tmp_path / "pipe.png")  # opening it would wait for ever
+    assert set(ImageStore(16).check([tmp_path / "figure.png", tmp_path / "pipe.png"])) == set(tmp_path.iterdir())
+    Image.fromarray(np.array([[np.nan, 255.0], [-np.inf, 0.0]], dtype=np.float32)).save(tmp_path / "float.tiff")
+    assert pixels(tmp_path / "float.tiff")[..., 0].tolist() == [[0, 255], [0, 0]]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_whatever_breaks_in_a_file_is_an_image_error(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    image = Image.effect_noise((40, 30), 60)
+    broken = 0
+    for name in ("a.png", "a.jpg", "a.tiff", "a.gif", "a.bmp", "a.webp", "a.jp2", "a.ppm"):
+        image.convert("RGB").save(tmp_path / name)
+        whole = (tmp_path / name).read_bytes()
+        for _ in range(40):
+            content = bytearray(whole)
+            for place in random.integers(0, min(len(content), 300), 4):
+                content[place] = random.integers(256)
+            (tmp_path / name).write_bytes(content[: random.integers(20, len(content) + 1)])
+            try:
+                assert pixels(tmp_path / name).shape[2] == 3
+            except ImageError as error:
+                broken += bool(str(error)) and str(tmp_path) not in str(error)
+    assert broken > 100
 
 
 def test_cache_serves_small_copies_rebuilds_broken_ones_and_notices_changes(tmp_path: Path) -> None:
