@@ -115,6 +115,7 @@ BASES = [
 OVERLAYS = {
     "ablation/image_only.yaml": ["vqa.yaml"],
     "ablation/text_only.yaml": ["vqa.yaml"],
+    "callbacks/pictures.yaml": ["pretrain.yaml"],
     "data/melinda.yaml": ["classification.yaml"],
     "data/roco.yaml": ["retrieval.yaml"],
     "data/roco_medicat.yaml": ["pretrain.yaml"],
