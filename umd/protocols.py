@@ -43,6 +43,15 @@ class HasReconstructions(Protocol):
 
 
 @runtime_checkable
+class HasPooledFeatures(Protocol):
+    """A module that can show the vectors that its head decides on."""
+
+    def pooled_features(self, batch: ImageTextBatch) -> Mapping[str, Tensor]:
+        """One vector a sample for each modality, (B, D), by the modality's name: "image", "text"."""
+        ...
+
+
+@runtime_checkable
 class HasReport(Protocol):
     """A module that keeps the table of its last test epoch."""
 

@@ -88,6 +88,11 @@ class AnsweringModule(DownstreamModule):
         pooled: Pooled = self.encoder.pool(self.encoder(pixels, input_ids, attention_mask))
         return pooled
 
+    def pooled_features(self, batch: ImageTextBatch) -> Mapping[str, Tensor]:
+        """See `umd.protocols.HasPooledFeatures`."""
+        pooled = self.pool(batch)
+        return {name: rows for name, rows in (("image", pooled.image), ("text", pooled.text)) if rows.shape[1]}
+
     def forward(self, batch: ImageTextBatch) -> Tensor:
         """Logits over the names, (B, A)."""
         logits: Tensor = self.head(self.pool(batch))
