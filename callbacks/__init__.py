@@ -1,5 +1,6 @@
 """Lightning callbacks, one a file; each works on any LightningModule that offers what `umd.protocols` asks for."""
 
+from callbacks.feature_writer import FeatureWriter
 from callbacks.finite_guard import FiniteGuard
 from callbacks.modality_coordination import ModalityCoordination
 from callbacks.prediction_writer import PredictionWriter
@@ -9,6 +10,7 @@ from callbacks.results_table import ResultsTable
 from callbacks.weight_perturbation import WeightPerturbation
 
 __all__ = [
+    "FeatureWriter",
     "FiniteGuard",
     "ModalityCoordination",
     "PredictionWriter",
