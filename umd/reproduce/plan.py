@@ -81,9 +81,7 @@ def make_plan(
                 f"{experiment.name} at the {setting.scale} scale has no data set '{name}'; it has {', '.join(allowed)}"
             )
     if setting.scale == "small" and experiment.name.startswith(("perturbation", "figure3")):
-        raise ValueError(
-            "the small scale freezes the vision encoder, so there is nothing to perturb: use another scale"
-        )
+        raise ValueError("the small scale freezes the vision encoder, and nothing is left to perturb: use another one")
     graph = Graph(setting)
     under: Sequence[Protocol | None] = protocols if experiment.task == "vqa" else [None]
     cells, data = [], []
