@@ -77,9 +77,10 @@ def summarize(data: ImageTextDataModule[Any]) -> tuple[dict[str, Any], list[dict
         data: A data module whose files are prepared.
 
     Returns:
-        The facts, as plain values: `class`, `description`, `splits`, for questions and classes also `test`, and
-        `test_file`, the name of the file that the rows belong in, or None where there are none. Accuracies and
-        ceilings are in per cent, None where there is nothing to measure. Then the rows, in the split's order.
+        The facts, as plain values: `class`, `root` (the data set's folder), `description`, `splits`, for questions
+        and classes also `test`, and `test_file`, the name of the file that the rows belong in, or None where there
+        are none. Accuracies and ceilings are in per cent, None where there is nothing to measure. Then the rows, in
+        the split's order.
 
     Raises:
         FileNotFoundError: The files are not there, or there is no training split to take answers or classes from.
@@ -87,6 +88,7 @@ def summarize(data: ImageTextDataModule[Any]) -> tuple[dict[str, Any], list[dict
     """
     splits: dict[Split, list[Any]] = {split: data.records(split) for split in get_args(Split) if data.has_split(split)}
     facts: dict[str, Any] = {"class": f"{type(data).__module__.split('.')[0]}.{type(data).__name__}"}
+    facts["root"] = str(data.root.absolute())
     facts["description"] = data.description
     facts["splits"] = {
         split: {"rows": len(rows), "left_out": data.left_out(split), "images": len({row.image for row in rows})}

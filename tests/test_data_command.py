@@ -83,6 +83,7 @@ def test_questions_of_a_phantom(tmp_path: Path, protocol: str, capsys: pytest.Ca
     for column in ("question", "question_type", "answer", "closed"):
         assert found[column].tolist() == test[column].tolist()
     assert found["image"].tolist() == ("images/" + test["image_name"]).tolist()
+    assert all(Path(facts["root"], name).is_file() for name in found["image"])
     assert found["answerable"].tolist() == test["answer"].isin(known).tolist()
     assert found["image_in_train"].tolist() == test["image_name"].isin(train["image_name"]).tolist()
     counts = train.groupby(["question_type", "answer"]).size().rename("count").reset_index()
