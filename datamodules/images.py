@@ -12,6 +12,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, ImageOps
 
+from datamodules.dicom import is_dicom, read_dicom
+
 CACHE_MARGIN = 1.15
 """A cached image's shorter side over the image size: what a crop of 90 % of the area needs and some."""
 
@@ -56,7 +58,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def decode(path: Path) -> Image.Image:
-    """Reads an image file whole: 8-bit RGB, turned as its EXIF orientation says.
+    """Reads an image file whole: 8-bit RGB, turned as its EXIF orientation says; DICOM as `read_dicom` does.
 
     Raises:
         ImageError: The file is missing, is no image, breaks off, or has more than `MAX_PIXELS` pixels.
@@ -64,6 +66,8 @@ def decode(path: Path) -> Image.Image:
     if not path.is_file():
         raise ImageError("no such file")
     try:
+        if is_dicom(path):
+            return read_dicom(path, MAX_PIXELS).convert("RGB")
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
@@ -71,7 +75,7 @@ def decode(path: Path) -> Image.Image:
             return to_rgb(ImageOps.exif_transpose(image))
     except ImageError:
         raise
-    except Exception as error:  # Pillow's decoders let errors of many kinds pass when a file is broken
+    except Exception as error:  # decoders let errors of many kinds pass when a file is broken
         raise ImageError(str(error).replace(str(path), "the file") or type(error).__name__) from error
 
 
