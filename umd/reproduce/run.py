@@ -21,6 +21,7 @@ from umd.reproduce.steps import Step, Workspace, in_order
 
 State = Literal["waiting", "running", "done", "failed", "not run"]
 
+PROGRAM = (sys.executable, "-m", "umd.cli")
 LOG_LINES = 15
 PROGRESS_FILE = "progress.json"
 
@@ -93,7 +94,7 @@ def _execute(step: Step, workspace: Workspace, lock: int, board: Board) -> str:
     with log.open("ab") as output:
         output.write(f"$ {' '.join(words)}\n".encode())
         output.flush()
-        command = [sys.executable, "-m", "umd.cli", *words[1:]]
+        command = [*PROGRAM, *words[1:]]
         environment = os.environ | {"COLUMNS": "120", "PYTHONUNBUFFERED": "1"}
         # The child keeps the lock, so that no second call starts beside it should this one be killed.
         process = subprocess.Popen(
