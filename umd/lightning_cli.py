@@ -29,6 +29,7 @@ from umd.checkpoints import RECIPE_KEY
 from umd.encoders import tokenizer_for
 from umd.failures import explained
 from umd.protocols import HasReport
+from umd.requeue import RequeueBetweenSteps
 from umd.resume import ExactResume
 from umd.run_folder import RunFolder
 from umd.runs import check_free, differences, folder_of, recipe, run_folder
@@ -215,7 +216,7 @@ class UMDCLI(LightningCLI):
             ]
         always: list[Callback] = []
         if self.subcommand == "fit":
-            always = [_TrainingNote(self._plain_config()), ExactResume(), ProgressFile()]
+            always = [_TrainingNote(self._plain_config()), ExactResume(), RequeueBetweenSteps(), ProgressFile()]
             kwargs["plugins"] = _with_atomic_writing(settings.get("plugins"), settings.get("strategy"))
         if self.subcommand != "fit" and not settings.get("callbacks"):
             kwargs["enable_checkpointing"] = False

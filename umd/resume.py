@@ -11,7 +11,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loops.evaluation_loop import RestartStage as EvaluationStage
 from lightning.pytorch.loops.fit_loop import RestartStage as FitStage
-from lightning.pytorch.loops.progress import _ProcessedTracker, _Progress, _ReadyCompletedTracker
+from lightning.pytorch.loops.progress import (
+    _OptimizationProgress,
+    _ProcessedTracker,
+    _Progress,
+    _ReadyCompletedTracker,
+    _StartedTracker,
+)
 from lightning.pytorch.loops.training_epoch_loop import RestartStage as EpochStage
 from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from torch.optim import Optimizer
@@ -158,15 +164,18 @@ class ExactResume(Callback):
         find_best_again(trainer, checkpoint)
         notes = checkpoint.get(RECIPE_KEY, {})
         if "position" in notes:
-            self._restored = notes
+            self._restored = {**notes, "global_step": checkpoint["global_step"]}
         else:
             logger.warning("the checkpoint does not say how far inside an epoch it is: going on is not exact")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let in a training that reached its last step and was interrupted before that epoch was closed."""
-        if self._restored is not None and not self._restored["position"]["closed"]:
-            self._max_steps = trainer.fit_loop.epoch_loop.max_steps
-            trainer.fit_loop.epoch_loop.max_steps = -1
+        limit = trainer.fit_loop.epoch_loop.max_steps
+        if self._restored is None or self._restored["position"]["closed"]:
+            return
+        if 0 <= limit <= self._restored["global_step"]:
+            self._max_steps = limit
+            trainer.fit_loop.epoch_loop.max_steps = self._restored["global_step"] + 1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go to the position, and put the generators back as the last thing before the first batch."""
@@ -187,8 +196,7 @@ class ExactResume(Callback):
             self._go_inside(trainer, position)
         else:
             self._go_between(trainer, position)
-        if self._max_steps is not None and not 0 <= self._max_steps <= trainer.global_step:
-            self._put_limit_back(trainer)
+        _forget_begun(trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress)
         loader = trainer.train_dataloader
         if isinstance(loader, CanStartInside):
             loader.start_inside(position.epoch, position.batch)
@@ -210,11 +218,7 @@ class ExactResume(Callback):
         if self._max_steps is not None:
             batches = trainer.fit_loop.epoch_loop.batch_progress
             batches.is_last_batch = batches.current.ready >= trainer.num_training_batches
-            self._put_limit_back(trainer)
-
-    def _put_limit_back(self, trainer: Trainer) -> None:
-        assert self._max_steps is not None
-        trainer.fit_loop.epoch_loop.max_steps, self._max_steps = self._max_steps, None
+            trainer.fit_loop.epoch_loop.max_steps, self._max_steps = self._max_steps, None
 
     def _go_between(self, trainer: Trainer, position: Position) -> None:
         """To the beginning of an epoch."""
@@ -226,7 +230,6 @@ class ExactResume(Callback):
         loop._restart_stage = EpochStage.NONE
         loop.restarting = False
         loop._batches_that_stepped = position.logged
-        loop.automatic_optimization.optim_progress.reset_on_restart()
 
     def _go_inside(self, trainer: Trainer, position: Position) -> None:
         """To a place after a batch of an epoch."""
@@ -234,8 +237,8 @@ class ExactResume(Callback):
         validation = loop.val_loop
         _set(fit.epoch_progress, begun=position.epoch + 1, done=position.epoch)
         _set(loop.batch_progress, begun=position.batch, done=position.batch, total=position.total)
-        reached = self._max_steps is not None and 0 <= self._max_steps <= trainer.global_step
-        loop.batch_progress.is_last_batch = reached or position.batch >= trainer.num_training_batches
+        whole = position.batch >= trainer.num_training_batches
+        loop.batch_progress.is_last_batch = whole or self._max_steps is not None
         fit._restart_stage = FitStage.RESTARTED_MID_EPOCH
         loop._restart_stage = EpochStage.RESTARTED_ON_LAST
         loop.restarting = True
@@ -243,10 +246,10 @@ class ExactResume(Callback):
         due = loop._should_check_val_fx(fit._data_fetcher)
         # Where a validation is due, Lightning goes through the end of the batch again, where it counts it.
         loop._batches_that_stepped = position.logged - int(due)
-        validation._restart_stage = (
-            EvaluationStage.RESTARTED_MID_EVALUATION if due and not position.validated else EvaluationStage.NONE
-        )
-        validation.batch_progress.current.reset()
+        validation._restart_stage = EvaluationStage.NONE
+        if due and not position.validated:
+            validation._restart_stage = EvaluationStage.RESTARTED_MID_EVALUATION
+            validation.batch_progress.current.reset()
         # Without a validation to come, an epoch whose batches are all behind it ends at once.
         validation._has_run = loop.batch_progress.is_last_batch and not due
         if position.validated:
@@ -263,6 +266,14 @@ def _set(progress: _Progress, begun: int, done: int, total: int | None = None) -
         assert isinstance(tracker, _ProcessedTracker)
         tracker.ready = tracker.started = begun + extra
         tracker.processed = tracker.completed = done + extra
+
+
+def _forget_begun(progress: _OptimizationProgress) -> None:
+    """Count no step, and no zeroing of gradients before it, that was begun and not ended."""
+    steps, zeroed = progress.optimizer.step, progress.optimizer.zero_grad
+    for ended, begun in ((steps.total, zeroed.total), (steps.current, zeroed.current)):
+        assert isinstance(begun, _StartedTracker)
+        ended.ready = begun.ready = begun.started = begun.completed = ended.completed
 
 
 def _of_all_ranks(trainer: Trainer, state: dict[str, Any]) -> list[dict[str, Any]]:
