@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.collate import ImageTextCollate
 from datamodules.images import ImageStore, is_inside
-from datamodules.loading import EndlessSequence, EpochSampler, Item, RecordT, ResumableDataLoader
+from datamodules.loading import EndlessSequence, EpochSampler, Item, RecordT, ResumableDataLoader, WatchedDataLoader
 from datamodules.problems import Problems
 from datamodules.tokenization import build_tokenizer, tokenizer_from_state, tokenizer_state
 from datamodules.transforms import evaluation_transform, training_transform
@@ -298,7 +298,7 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         )
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Any]:
-        return DataLoader(self._dataset(split), shuffle=False, **self._loader_arguments())
+        return WatchedDataLoader(self._dataset(split), shuffle=False, **self._loader_arguments())
 
     def _loader_arguments(self) -> dict[str, Any]:
         return {

@@ -125,12 +125,30 @@ class EpochSampler(DistributedSampler[Any]):
         return iter(keys[skip:])
 
 
-class ResumableDataLoader(DataLoader[Any]):
-    """A loader for training that can start in the middle of an epoch.
+class WatchedDataLoader(DataLoader[Any]):
+    """A loader that says so when one of its workers dies.
+
+    Torch notices a dead worker, unless the worker goes while a batch is being handed over: then what comes is an
+    error of the connection, which says nothing to a user.
 
     Workers start with the first batch, not when the iterator is made: Lightning makes it before it sets the
     epoch.
     """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except (ConnectionError, EOFError) as error:
+            if self.num_workers == 0:
+                raise
+            raise RuntimeError(
+                "a DataLoader worker exited unexpectedly; if the system killed it for want of memory, "
+                "fewer workers (--data.num_workers) need less"
+            ) from error
+
+
+class ResumableDataLoader(WatchedDataLoader):
+    """A loader for training that can start in the middle of an epoch."""
 
     _epoch: int = 0
     _batches: int = 0

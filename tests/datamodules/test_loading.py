@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from datamodules import VQARAD
 from datamodules.collate import tokenize
+from datamodules.images import ImageError
 from datamodules.problems import Problems
 from datamodules.tokenization import build_tokenizer, tokenizer_from_state, tokenizer_state
 from datamodules.vqa import with_unique_ids
@@ -232,3 +237,49 @@ def test_loaders_follow_lightnings_conventions(tmp_path: Path) -> None:
     assert [name for name, _ in flat(validation)] == [row.sample_id for row in data.records("validation")]
     large = VQARAD(str(tmp_path / "data"), batch_size=50)
     assert [len(batch) for batch in large.train_dataloader()] == [len(large.records("train"))]
+
+
+class KillsItsWorker(Recorder):
+    """Loses a loading process after the second batch, as the system does when memory is short."""
+
+    def training_step(self, batch: VQABatch, batch_idx: int) -> Tensor:
+        if batch_idx == 1:
+            (worker,) = (child.pid for child in multiprocessing.active_children())
+            assert worker is not None
+            self.killed = time.monotonic()
+            os.kill(worker, signal.SIGKILL)
+        return super().training_step(batch, batch_idx)
+
+
+def test_a_worker_that_dies_ends_the_training_at_once(tmp_path: Path) -> None:
+    data = VQARAD(str(write_vqa(tmp_path / "data")), batch_size=1, num_workers=1, validation_fraction=0)
+    module = KillsItsWorker()
+    options: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(accelerator="cpu", max_epochs=1000, enable_checkpointing=False, **options)
+    with pytest.raises(RuntimeError, match=r"DataLoader worker .*(killed by signal|exited unexpectedly)"):
+        trainer.fit(module, data)
+    assert time.monotonic() - module.killed < 30
+
+
+def test_an_image_that_vanishes_during_the_run_is_named(tmp_path: Path) -> None:
+    data = VQARAD(str(write_vqa(tmp_path / "data")), batch_size=1, num_workers=1, validation_fraction=0)
+    data.setup("fit")
+    (tmp_path / "data" / "images" / "3.png").unlink()
+    with pytest.raises(ImageError, match=r"images/3\.png: no such file \(it could be read when the run began\)"):
+        list(data.train_dataloader())
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError, EOFError])
+def test_a_worker_that_dies_while_it_hands_over_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    data = VQARAD(str(write_vqa(tmp_path / "data")), batch_size=1, num_workers=1, validation_fraction=0.3)
+
+    def fail(loader: object) -> None:
+        raise error("reset by peer")
+
+    monkeypatch.setattr(DataLoader, "__iter__", fail)
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        assert isinstance(loader, DataLoader)
+        with pytest.raises(RuntimeError, match="a DataLoader worker exited unexpectedly"):
+            next(iter(loader))
