@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 
-from tests.test_configs import fit, step
+from tests.test_configs import CONFIGS, SHORT, TINY, TINY_UMD, fit, step
 from umd.cli import main
 from umd.compare import comparison
 from umd.lightning_cli import run
@@ -171,3 +175,105 @@ def test_runs_of_one_name_stay_apart_in_a_comparison(trained: Path, tmp_path: Pa
     found = comparison([trained / "vqa" / "default", other / "results.json"])
     assert found["run"].nunique() == 2
     assert (found["accuracy"] == 99.9).sum() == len(own["rows"])
+
+
+# Checkpoints are data
+
+
+class Malice:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (os.environ["UMD_TEST_TRACE"],)
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line with which a command ends."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and "Traceback" not in error, error
+    return error
+
+
+@pytest.mark.parametrize("way", ["fit --ckpt_path", "test --ckpt_path", "fit --model.init_from"])
+def test_no_way_of_reading_a_checkpoint_runs_code(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace, path = tmp_path / "executed", tmp_path / "unsafe.ckpt"
+    monkeypatch.setenv("UMD_TEST_TRACE", str(trace))
+    torch.save({"state_dict": {}, "umd": {"model": {}}, "optimizer_states": Malice()}, path)
+    command, option = way.split()
+    given = [f"--config={CONFIGS / 'vqa.yaml'}", *TINY, *TINY_UMD, *SHORT, f"--runs={tmp_path / 'runs'}"]
+    data = [f"--data.root={tmp_path / 'data'}", "--data.size=12"]
+    assert "could run code" in refused([command, *given, *data, f"{option}={path}"], capsys)
+    assert not trace.exists()
+    assert not (tmp_path / "runs").exists()  # a start that failed leaves nothing
+
+
+def changed(trained: Path, tmp_path: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
+    """A copy of a training's last checkpoint with a change in it."""
+    content = torch.load(best(trained).with_name("last.ckpt"), weights_only=True)
+    change(content)
+    torch.save(content, tmp_path / "changed.ckpt")
+    return tmp_path / "changed.ckpt"
+
+
+def test_a_checkpoint_names_no_code(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command line makes objects of class paths, and functions of some of their settings."""
+    callback = {"class_path": "lightning.pytorch.callbacks.LambdaCallback", "init_args": {"on_fit_start": "os.abort"}}
+    path = changed(trained, tmp_path, lambda content: content["umd"]["trainer"]["callbacks"].append(callback))
+    error = refused(["fit", f"--ckpt_path={path}", f"--runs={tmp_path}"], capsys)
+    assert "asks for the class 'lightning.pytorch.callbacks.LambdaCallback'" in error
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "message"),
+    [
+        (
+            None,
+            ["--config", str(CONFIGS / "pretrain.yaml")],
+            "is a checkpoint of vqa (umd.modules.vqa.VQAClassifier), ",
+        ),
+        (None, ["--model.encoder.fusion_width=24"], "is (16,) there and (24,) here"),
+        (lambda content: content.pop("optimizer_states"), [], "holds no optimizer state"),
+        (
+            lambda content: content["optimizer_states"][0]["param_groups"].pop(),
+            [],
+            "what is trained, or in which groups",
+        ),
+        (lambda content: content["state_dict"].popitem(), [], "is missing there"),
+    ],
+    ids=["stage", "architecture", "weights alone", "optimizer", "missing"],
+)
+def test_what_does_not_fit_is_said(
+    change: Callable[[dict[str, Any]], Any] | None,
+    more: list[str],
+    message: str,
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = changed(trained, tmp_path, change or (lambda content: None))
+    error = refused(["fit", f"--ckpt_path={path}", f"--runs={tmp_path / 'runs'}", *more], capsys)
+    assert message in error and "changed.ckpt" in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_wrong_start_keeps_what_it_was_to_replace(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The root is looked at only when the training starts, after the folder was prepared."""
+    runs = tmp_path / "runs"
+    shutil.copytree(trained, runs)
+    before = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file() and path.name != ".lock"}
+    last = best(runs).with_name("last.ckpt")
+    given = [
+        f"--config={CONFIGS / 'vqa.yaml'}",
+        f"--config={CONFIGS / 'data' / 'slake.yaml'}",
+        *TINY,
+        *TINY_UMD,
+        *SHORT,
+    ]
+    for how in (["fit", *given, f"--runs={runs}", "--overwrite=true"], ["fit", f"--ckpt_path={last}"]):
+        assert "nowhere" in refused([*how, *given[:2], f"--data.root={tmp_path / 'nowhere'}"], capsys)
+        kept = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file() and path.name != ".lock"}
+        assert kept == before

@@ -7,12 +7,16 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR}
-_DEAD_WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]*\)? ?")
+_DEAD_WORKER = re.compile(r"DataLoader worker.*(exited unexpectedly|is killed)", re.DOTALL)
 
 
-def explained(error: BaseException, folder: Path) -> OSError | None:
+def explained(error: BaseException, folder: Path) -> OSError | ValueError | None:
     """A clear error for a full disk, a run folder that cannot be written, or a loading worker that died.
+
+    What Lightning says of settings that do not go together is clear already, and becomes a ValueError.
 
     Args:
         error: what ended the command.
@@ -26,11 +30,13 @@ def explained(error: BaseException, folder: Path) -> OSError | None:
     for cause in _chain(error):
         if isinstance(cause, OSError) and cause.errno in _CANNOT_WRITE and _in(cause, folder):
             return OSError(f"cannot write to '{folder}': {cause.strerror}. What was complete before is unharmed{go_on}")
-        if isinstance(cause, RuntimeError) and _DEAD_WORKER.match(str(cause)):
+        if isinstance(cause, RuntimeError) and _DEAD_WORKER.search(str(cause)):
             return ChildProcessError(
-                f"a data loading worker died ({str(cause).rstrip('.')}): often the memory was full; "
-                f"with fewer --data.num_workers less is needed{go_on}"
+                f"a data loading worker died ({str(cause).split(';')[0].rstrip('. ')}): where the system killed it for "
+                f"want of memory, fewer --data.num_workers need less{go_on}"
             )
+    if isinstance(error, MisconfigurationException):
+        return ValueError(" ".join(str(error).split()))
     return None
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,16 @@ from umd.protocols import HasReport
 from umd.requeue import RequeueBetweenSteps
 from umd.resume import ExactResume
 from umd.run_folder import RunFolder
-from umd.runs import check_free, differences, folder_of, recipe, run_folder
+from umd.runs import (
+    check_classes,
+    check_free,
+    check_same_stage,
+    differences,
+    folder_of,
+    misfit,
+    recipe,
+    run_folder,
+)
 
 logger = logging.getLogger("umd")
 
@@ -111,6 +121,7 @@ class UMDCLI(LightningCLI):
         path = _value_of("--ckpt_path", args)
         if path is not None and path not in ("best", "last", "hpc", "registry"):
             self.restored = recipe(path, training=args[0] == "fit")
+            check_classes(self.restored, path, _typed(args))
             given = dict(self.restored)
             if "data" in given:
                 settings = given["data"]["init_args"]
@@ -142,6 +153,8 @@ class UMDCLI(LightningCLI):
         if task != "fit" and not config.ckpt_path:
             raise ValueError(f"umd {task} needs a trained model: --ckpt_path FILE")
         self.goes_on = self.beside is not None or _requeued(self.folder, config)
+        if self.restored:
+            check_same_stage(self.restored, config.ckpt_path, config.model.class_path)
         if task == "fit":
             rank_zero_only(self._check_free)()
             _replace_own_files(config.trainer.callbacks)
@@ -181,13 +194,28 @@ class UMDCLI(LightningCLI):
         except BaseException as error:
             if self.held is not None:
                 self.held.abandon()
-            clear = explained(error, self.folder)
+            clear = explained(error, self.folder) or self._misfit(error)
             if clear is None:
                 raise
             raise clear from error
         finally:
             if self.held is not None:
                 self.held.release()
+
+    def _misfit(self, error: BaseException) -> ValueError | None:
+        """What of a checkpoint does not fit, where that is what torch or Lightning complained of."""
+        path = self.config[self.subcommand].ckpt_path
+        if path is None or not Path(path).is_file():
+            return None
+        if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
+            found = misfit(path, self.model.state_dict())
+            return ValueError(f"the weights in '{path}' do not fit the model's settings: {found}")
+        if isinstance(error, ValueError) and "loaded state dict" in str(error):
+            return ValueError(
+                f"the optimizer state in '{path}' does not fit: what is trained, or in which groups, has changed. "
+                f"To start from its weights: --model.init_from {path}"
+            )
+        return None
 
     def before_fit(self) -> None:
         """Take hold of the run folder."""
@@ -299,6 +327,14 @@ def _nulls_as_config(arguments: list[str]) -> list[str]:
         else:
             rewritten += [argument] if equals or not nested else [argument, value]
     return rewritten
+
+
+def _typed(arguments: list[str]) -> str:
+    """All that the user gave: the command line, and the files that it names as configs."""
+    paths = [value for option, value in pairwise(arguments) if option in ("--config", "-c")]
+    paths += [argument.partition("=")[2] for argument in arguments if argument.startswith("--config=")]
+    files = [Path(path).read_text() for path in paths if not path.startswith("{") and Path(path).is_file()]
+    return "\n".join([*arguments, *files])
 
 
 def _value_of(option: str, arguments: list[str]) -> str | None:
