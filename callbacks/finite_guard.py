@@ -222,11 +222,12 @@ class FiniteGuard(Callback):
             else "No weights have been saved yet"
         )
         remedy = (
-            f"{self.in_a_row} steps before this one were skipped in a row. "
+            f"The {self.in_a_row} steps before this one were skipped already."
             if self._row > self.in_a_row
-            else "To leave such steps out, give trainer.callbacks a callbacks.FiniteGuard with on_fault: skip. "
+            else "To leave such steps out, give trainer.callbacks a callbacks.FiniteGuard with on_fault: skip "
+            "(--trainer.callbacks+=callbacks.FiniteGuard --trainer.callbacks.on_fault=skip). "
         )
-        return f". {saved}. {remedy}Else look at these samples, lower the learning rate, or clip gradients."
+        return f". {saved}. Look at these samples, lower the learning rate, or clip gradients. {remedy}".rstrip()
 
 
 def _fault_in_loss(one: _MicroBatch) -> str | None:

@@ -22,6 +22,7 @@ from callbacks.finite_guard import NumericalFaultError, all_finite
 from tests.synthetic import ANSWERS, ENCODER, OPTIMIZER, RECONSTRUCTION, VOCABULARY, Batches, quiet_trainer, vqa_batch
 from tests.test_callbacks_everywhere import GGP, PAIRS, STAGES, phantoms  # noqa: F401 - a fixture
 from umd.batch import ImageTextBatch, VQABatch
+from umd.cli import main
 from umd.modules import ContrastivePretrain, MRPretrain, VQAClassifier
 from umd.modules.base import Stage
 from umd.modules.objectives import PRESETS, Preset
@@ -199,7 +200,7 @@ def test_skipping_ends_where_it_does_not_help_and_counts_on_after_a_checkpoint(t
     data = Batches([named(0)] + [poisoned(named(n)) for n in range(1, 4)] + [named(4)] + [poisoned(named(5))] * 9)
     with pytest.warns(RuntimeWarning, match="the 6. so far"):
         message = fault(classifier(), data, tmp_path, guard, max_epochs=1)
-    assert message.startswith("step 8:") and "3 steps before this one were skipped in a row" in message
+    assert message.startswith("step 8:") and message.endswith("The 3 steps before this one were skipped already.")
     another = FiniteGuard("skip")
     another.load_state_dict(guard.state_dict())
     assert another.skipped == 6
@@ -211,6 +212,22 @@ def test_weights_that_are_not_finite_are_no_start(tmp_path: Path) -> None:
         module.encoder.text.model.embeddings.word_embeddings.weight[3, 1] = math.nan  # type: ignore
     message = fault(module, Batches([named(0)]), tmp_path, FiniteGuard())
     assert message.endswith("not finite: encoder.text.model.embeddings.word_embeddings.weight")
+
+
+def test_a_training_that_diverges_ends_in_one_line_of_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Path(__file__).parents[2] / "configs" / "calibrate.yaml"
+    given = [f"--config={config}", f"--runs={tmp_path / 'runs'}", f"--data.root={tmp_path / 'data'}", "--data.size=40"]
+    tiny = ["--model.encoder.image_size=32", "--data.batch_size=4", "--trainer.limit_val_batches=1"]
+    fast = ["--model.optimizer.lr=1e38", "--model.optimizer.warmup_ratio=0", "--trainer.max_epochs=2"]
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"]
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *given, *tiny, *fast, *quiet])
+    assert stop.value.code == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("umd: ")]
+    assert len(said) == 1 and said[0].startswith("umd: step 1: the loss terms ") and "samples: " in said[0]
+    assert list(tmp_path.rglob("*.ckpt")) == []
 
 
 # float16: a real gradient scaler, which the CPU has too
