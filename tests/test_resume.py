@@ -130,3 +130,35 @@ def test_a_training_goes_on_as_if_it_had_never_stopped(
             assert logged[: len(before)] == before, moment
             assert len(before) + len(after) >= len(logged) - 1, moment
         shutil.rmtree(folder)
+
+
+def best_state(path: Path) -> dict[str, Any]:
+    """What the checkpoint callback with a monitor knows of the best checkpoint."""
+    found: dict[str, Any] = next(state for state in read(path)["callbacks"].values() if state.get("monitor"))
+    return found
+
+
+@pytest.mark.parametrize("how", ["moved", "elsewhere"])
+def test_the_best_checkpoint_stays_the_best_in_another_folder(how: str, tmp_path: Path) -> None:
+    """Else the first epoch after a move would replace a better one."""
+    folder = start("vqa", tmp_path / "run", "--trainer.max_epochs=1", "--test_after_fit=false")
+    first = best_state(folder / "checkpoints" / "last.ckpt")
+    longer = ["--trainer.max_epochs=3", "--test_after_fit=false"]
+    if how == "moved":
+        folder = folder.rename(tmp_path / "moved")
+        run(["fit", f"--ckpt_path={folder / 'checkpoints' / 'last.ckpt'}", *longer])
+    else:
+        other = tmp_path / "other"
+        run(["fit", f"--ckpt_path={folder / 'checkpoints' / 'last.ckpt'}", f"--runs={other}", *longer])
+        folder = other / "vqa" / "default"
+    after = best_state(folder / "checkpoints" / "last.ckpt")
+    best = folder / "checkpoints" / "best.ckpt"
+    assert after["best_model_path"] == str(best)
+    scores = [
+        float(row["validation/overall"])
+        for row in rows(max(folder.rglob("metrics.csv")))
+        if "validation/overall" in row
+    ]
+    scores = [float(first["best_model_score"]), *scores[-2:]]
+    assert float(after["best_model_score"]) == pytest.approx(max(scores))
+    assert int(read(best)["global_step"]) == 3 * (1 + scores.index(max(scores)))

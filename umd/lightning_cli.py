@@ -55,6 +55,7 @@ _USELESS_WARNINGS = (
     r"Found \d+ module\(s\) in eval mode at the start of training",  # the teacher, always
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",  # none is needed to test
     r"It is recommended to use `self.log\(.*sync_dist=True",  # the metrics' values are of all ranks already
+    r"Checkpoint directory .* exists and is not empty",  # a training that goes on
     r"The number of training batches \(\d+\) is smaller than the logging interval",
 )
 

@@ -119,6 +119,7 @@ class ExactResume(Callback):
             state = self._step_began[2]
         notes = checkpoint.setdefault(RECIPE_KEY, {})
         notes["position"] = asdict(position)
+        notes["ranks"] = trainer.world_size
         notes["random"] = _of_all_ranks(trainer, state.plain())
         # Checkpoint callbacks look at the latest validation also where none has been since.
         notes["metrics"] = {name: value.cpu() for name, value in trainer.callback_metrics.items()}
@@ -182,13 +183,16 @@ class ExactResume(Callback):
         if self._restored is None:
             return
         position, states = Position(**self._restored["position"]), self._restored["random"]
+        ranks = self._restored["ranks"]
         trainer.callback_metrics.update(self._restored["metrics"])
         self._restored = None
-        if position.batch and position.batches != trainer.num_training_batches:
+        if position.batch and (position.batches, ranks) != (trainer.num_training_batches, trainer.world_size):
             logger.warning(
-                "an epoch had %s batches and has %s now: epoch %d starts from its first batch",
+                "an epoch had %s batches on %d ranks and has %s on %d now: epoch %d starts from its first batch",
                 position.batches,
+                ranks,
                 trainer.num_training_batches,
+                trainer.world_size,
                 position.epoch,
             )
             position = Position(**asdict(position) | {"batch": 0})
@@ -206,9 +210,7 @@ class ExactResume(Callback):
             restore_random_state(states[trainer.global_rank])
         else:
             logger.warning(
-                "the training ran on %d ranks and goes on on %d: dropout is drawn afresh",
-                len(states),
-                trainer.world_size,
+                "the checkpoint is of %d ranks, now there are %d: dropout is drawn afresh", ranks, trainer.world_size
             )
             seed_afresh(trainer.global_step, trainer.global_rank)
 
