@@ -129,7 +129,7 @@ def write_answers(folder: Path, answers: Sequence[str], truth: Sequence[str]) ->
             {
                 "index": place,
                 "image": f"images/{place}.png",
-                "question": f"what costs ${place} & <more>?",
+                "question": f"which, ${place} or $9, & <more>?",
                 "answer": answer,
                 "confidence": 0.25,
                 "ground_truth": true,
@@ -156,7 +156,7 @@ def test_questions_are_shown_with_both_answers_and_a_sign(workspace: Workspace, 
     _, svg = draw(plan, workspace, tmp_path / "figure6")
     shown = "\n".join(texts(svg))
     for place, m3ae, umd in ((0, "✓  M3AE: lung", "✗  UMD: knee"), (1, "✗  M3AE: heart", "✓  UMD: liver")):
-        asked = shown.index(f"what costs ${place} & <more>?\ntrue answer: {truth[place]}")
+        asked = shown.index(f"which, ${place} or $9, & <more>?\ntrue answer: {truth[place]}")
         assert asked < shown.index(f"{m3ae}  (confidence 0.25)") < shown.index(f"{umd}  (confidence 0.25)")
     assert "images/2.png" in shown[shown.index("cannot be shown:") :]
     assert "of the 3 test questions of phantom, protocol clean (both right: 1;" in shown

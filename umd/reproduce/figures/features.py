@@ -90,7 +90,7 @@ def by_class(plan: Plan, workspace: Workspace) -> Picture | None:
     contents = [content for line in panels for _, content in line]
     shown = [label for label, _ in Counter(np.concatenate([one["label"] for one in contents]).tolist()).most_common()]
     told = sorted(shown[:CLASSES])
-    figure, axes = _grid(panels, 2.8)
+    figure, axes = _grid(panels, 2.85)
     handles: dict[str, Any] = {}
     for axis, title, content in axes:
         place = chosen(len(content["label"]), POINTS)
@@ -122,7 +122,7 @@ def by_modality(plan: Plan, workspace: Workspace) -> Picture | None:
     panels, notes = _panels(plan, workspace)
     if not panels:
         return None
-    figure, axes = _grid(panels, 3.9)
+    figure, axes = _grid(panels, 4.0)
     handles: dict[str, Any] = {}
     for axis, title, content in axes:
         place = chosen(len(content["label"]), POINTS // 2)
@@ -182,6 +182,8 @@ def _grid(panels: Sequence[Sequence[Panel]], height: float) -> tuple[Figure, lis
         for axis in row[len(line) :]:
             axis.set_axis_off()
         for axis, (title, content) in zip(row, line, strict=False):
+            axis.set_box_aspect(1)
+            axis.set_aspect("equal", adjustable="datalim")  # t-SNE is about distances
             axis.set_xticks([])
             axis.set_yticks([])
             axis.spines[:].set(visible=True, color="0.7")
@@ -206,7 +208,7 @@ def _drawn(contents: Sequence[dict[str, NDArray[Any]]], each: int) -> str:
     counts = {len(content["label"]) for content in contents}
     most = POINTS // each
     drawn = " and ".join(f"{min(count, most)} of {count}" if count > most else str(count) for count in sorted(counts))
-    perplexity = min(_PERPLEXITY, (min(*counts, most) - 1) / 3)
+    perplexity = min(_PERPLEXITY, (each * min(*counts, most) - 1) / 3)
     return f"t-SNE of {drawn} test samples (perplexity {perplexity:.0f}, from principal components, seed {_SEED})."
 
 

@@ -149,7 +149,7 @@ def _texts(one: Answered, question: int, several: bool) -> list[tuple[str, dict[
     for model, row in zip(one.models, rows, strict=True):
         sign, colour = _RIGHT if row["correct"] else _WRONG
         text = f"{sign}  {model}: {row['answer']}  (confidence {float(row['confidence']):.2f})"
-        wrapped = textwrap.wrap(text, _CHARACTERS + 6, subsequent_indent="     ", drop_whitespace=False)
+        wrapped = textwrap.wrap(text, _CHARACTERS + 6, subsequent_indent="     ")
         lines += [(line, {"color": colour}) for line in wrapped]
     return lines
 
