@@ -82,6 +82,7 @@ def finish_data(folder: Path) -> None:
     overall = {"group": "overall", "ceiling_of_training_answers": 77.7}
     summary = {
         "description": {"data": "VQA-RAD", "protocol": "clean", "train": "100"},
+        "splits": {"train": {}, "test": {}},
         "test_file": "test_questions.csv",
         "test": {"groups": [overall]},
     }

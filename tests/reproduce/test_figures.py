@@ -152,7 +152,7 @@ def test_questions_are_shown_with_both_answers_and_a_sign(workspace: Workspace, 
     Image.new("L", (30, 20), 128).save(root / "images/0.png")
     Image.fromarray(np.full((20, 30), 4000, dtype=np.uint16)).save(root / "images/1.png")
     folder = finished(workspace, plan.data[0][1])
-    (folder / "summary.json").write_text(json.dumps({"root": str(root)}))
+    (folder / "summary.json").write_text(json.dumps({"splits": {"test": {}}, "root": str(root)}))
     _, svg = draw(plan, workspace, tmp_path / "figure6")
     shown = "\n".join(texts(svg))
     for place, m3ae, umd in ((0, "✓  M3AE: lung", "✗  UMD: knee"), (1, "✗  M3AE: heart", "✓  UMD: liver")):

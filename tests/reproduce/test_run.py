@@ -35,8 +35,9 @@ else:
 if pathlib.Path(sys.argv[1] + ".fail").exists() and pathlib.Path(sys.argv[1] + ".fail").read_text() in words:
     print("the last line of a failed training")
     raise SystemExit(3)
-for name in ("results.json", "summary.json"):
-    (folder / name).write_text("{}")
+(folder / "results.json").write_text("{}")
+splits = {} if pathlib.Path(sys.argv[1] + ".untestable").exists() else {"test": {}}
+(folder / "summary.json").write_text(json.dumps({"splits": splits}))
 """
 
 
@@ -86,6 +87,16 @@ def test_a_failure_stops_what_starts_from_it_and_nothing_else(called: Path, tmp_
     Path(f"{called}.fail").unlink()
     outcomes, _ = run(here)
     assert {outcome.state for outcome in outcomes.values()} == {"done"}
+
+
+def test_nothing_is_trained_on_data_that_cannot_be_tested_on(called: Path, tmp_path: Path) -> None:
+    Path(f"{called}.untestable").touch()
+    outcomes, _ = run(workspace(tmp_path))
+    states = {step.stage: outcome.state for step, outcome in outcomes.items()}
+    assert (states["data"], states["calibrate"], states["vqa"]) == ("failed", "not run", "not run")
+    assert "no test split" in next(iter(outcomes.values())).reason
+    outcomes, _ = run(workspace(tmp_path))
+    assert next(iter(outcomes.values())).state == "failed"
 
 
 def test_an_interrupted_training_goes_on_from_its_checkpoint(called: Path, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the results (default: results)")
     parser.add_argument("--dry_run", action="store_true", help="print the commands, run nothing")
     given = parser.parse_args(arguments)
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     plan = _plan(given, console)
     workspace = Workspace(_configs(), given.out, code_fingerprint(Path(__file__).parents[2]))
     console.print(f"{plan.experiment.title}\n{plan.setting.describe()}", style="bold", markup=False)

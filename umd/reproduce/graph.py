@@ -75,7 +75,7 @@ class Graph:
         if place.task == "retrieval":
             options += ("--data.other_texts", "0")  # this stage contrasts nothing
         label = _label(place.label, "from", _started(start), _alpha_label(alpha))
-        return Step("fit", "calibrate", label, configs, _off(options, _NO_PERTURBATION), start)
+        return Step("fit", "calibrate", label, configs, _off(options, _NO_PERTURBATION), start, self.data(place))
 
     def finetune(
         self,
@@ -104,7 +104,7 @@ class Graph:
         if not (ablation and ablation.startswith(("image_only_", "text_only_"))):
             options = _off(options, _NO_PERTURBATION, *(() if coordination else (_NO_COORDINATION,)))
         label = _label(place.label, ablation, "from", _started(start), "coordinated" if coordination else None)
-        return Step("fit", stage, label, configs, options, start)
+        return Step("fit", stage, label, configs, options, start, self.data(place))
 
     def blank(self, trained: Step) -> Step:
         """A trained model's test with every image turned grey."""
@@ -131,7 +131,7 @@ class Graph:
         configs, options = self.setting.task_inputs("vqa_generation", place.dataset, "vqa")
         options += (*_protocol(place), *_seed(place.seed))
         label = _label(place.label, "from", _started(start), "perturbed", perturbation)
-        return Step("fit", "vqa_generation", label, configs, _perturbed(options, perturbation), start)
+        return Step("fit", "vqa_generation", label, configs, _perturbed(options, perturbation), start, self.data(place))
 
 
 def _label(*parts: str | None) -> str:

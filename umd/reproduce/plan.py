@@ -34,7 +34,7 @@ class Plan:
         experiment: the table or figure.
         setting: at which scale, from which data.
         cells: its results.
-        data: for each data set and protocol, the step that says what it holds; empty where a figure needs none.
+        data: for each data set and protocol, the step that says what it holds.
     """
 
     experiment: Experiment
@@ -88,8 +88,7 @@ def make_plan(
     for dataset in datasets:
         for protocol in under:
             first = Place(experiment.task, dataset, protocol, seeds[0])
-            if not experiment.figure or experiment.name == "figure6":  # which shows images of the data
-                data.append((first, graph.data(first)))
+            data.append((first, graph.data(first)))
             for row in experiment.chosen(rows):
                 for seed in seeds:
                     place = Place(experiment.task, dataset, protocol, seed)

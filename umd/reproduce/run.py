@@ -58,11 +58,11 @@ def run(steps: Sequence[Step], workspace: Workspace, board: Board) -> dict[Step,
     outcomes = {step: Outcome() for step in in_order(steps)}
     with _alone(workspace.out) as lock, board.showing(outcomes):
         for step, outcome in outcomes.items():
-            source = outcomes[step.source] if step.source else None
+            lacking = [needed for needed in (step.data, step.source) if needed and outcomes[needed].state != "done"]
             if workspace.done(step):
                 outcome.state = "done"
-            elif source is not None and source.state != "done":
-                outcome.state, outcome.reason = "not run", f"{step.source} {source.state}"
+            elif lacking:
+                outcome.state, outcome.reason = "not run", f"{lacking[0]}: {outcomes[lacking[0]].state}"
                 board.note(step, outcome)
             else:
                 outcome.state = "running"
@@ -114,6 +114,8 @@ def _execute(step: Step, workspace: Workspace, lock: int, board: Board) -> str:
             raise
     if process.returncode != 0:
         return f"exit code {process.returncode}; the end of {log}:\n{_tail(log)}"
+    if step.command == "data" and not workspace.has_test_split(step):
+        return "the data has no test split, so nothing can be tested on it"
     if step.command == "fit":
         _write_done(step, workspace, words)
     if not workspace.done(step):

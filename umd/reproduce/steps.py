@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,8 @@ class Step:
         configs: names of config files below configs/, in their order.
         options: further words of the command line.
         source: the training whose checkpoint this step starts from ("fit") or evaluates ("test", "predict").
+        data: the step that looks at this training's data, and fails where that has no test split; no part of the
+            fingerprint, since nothing is taken from it.
     """
 
     command: Command
@@ -31,6 +34,7 @@ class Step:
     configs: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     source: Step | None = None
+    data: Step | None = None
 
     def __str__(self) -> str:
         return f"{self.stage}/{self.label}"
@@ -117,8 +121,14 @@ class Workspace:
         folder = self.folder(step)
         if step.command == "fit":
             return (folder / "done.json").is_file()
-        result = {"test": "results.json", "predict": "features.npz", "data": "summary.json"}[step.command]
-        return (folder / result).is_file()
+        if step.command == "data":
+            return (folder / "summary.json").is_file() and self.has_test_split(step)
+        return (folder / {"test": "results.json", "predict": "features.npz"}[step.command]).is_file()
+
+    def has_test_split(self, step: Step) -> bool:
+        """Whether the data that a finished `umd data` looked at can be tested on."""
+        summary = json.loads((self.folder(step) / "summary.json").read_text(encoding="utf-8"))
+        return "test" in summary["splits"]
 
 
 def in_order(steps: Iterable[Step]) -> Iterator[Step]:
@@ -132,7 +142,9 @@ def in_order(steps: Iterable[Step]) -> Iterator[Step]:
 
 
 def _chain(step: Step) -> list[Step]:
-    return [*_chain(step.source), step] if step.source else [step]
+    # What the data holds comes first: nothing is trained for a test that cannot be made.
+    before = [needed for needed in (step.data, step.source) if needed is not None]
+    return [*(one for needed in before for one in _chain(needed)), step]
 
 
 def code_fingerprint(root: Path) -> str:
