@@ -51,8 +51,11 @@ def start(configs: Path, out: Path) -> subprocess.Popen[bytes]:
 
 
 def finish(configs: Path, out: Path) -> None:
-    process = start(configs, out)
-    _, errors = process.communicate(timeout=600)
+    with start(configs, out) as process:
+        try:
+            _, errors = process.communicate(timeout=600)
+        finally:
+            process.kill()
     assert process.returncode == 0, errors.decode()
 
 
