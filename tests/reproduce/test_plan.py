@@ -250,6 +250,17 @@ def test_every_kind_of_training_line_is_understood(
         assert printed["model"]["init_args"]["optimizer"]["lr"] == wanted, step
 
 
+@pytest.mark.parametrize("pretrain_on", ["captions", "task"])
+@pytest.mark.parametrize("scale", ["embedded", "small", "paper"])
+def test_every_plan_names_configs_that_there_are(scale: Any, pretrain_on: Any) -> None:  # noqa: ANN401
+    setting = Setting(scale, Path("/data"), pretrain_on=pretrain_on)
+    for name in EXPERIMENTS:
+        if scale == "small" and (name.startswith("perturbation") or name == "figure3"):
+            continue
+        named = {config for step in plan(name, setting).steps for config in step.configs}
+        assert not [config for config in named if not (CONFIGS / config).is_file()]
+
+
 def test_unknown_rows_and_data_sets_are_named() -> None:
     with pytest.raises(ValueError, match=r"no row 'bert'; it has mae, clip"):
         plan("table1", rows=["bert"])

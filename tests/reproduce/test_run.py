@@ -104,12 +104,25 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(called: Path, tmp_p
     first, second = [step for step in steps() if step.stage == "pretrain"]
     here.checkpoint(first).parent.mkdir(parents=True)
     here.checkpoint(first).touch()
+    mark = runner.log_of(first, here).with_suffix(".started")
+    mark.parent.mkdir(parents=True)
+    mark.touch()
     here.folder(second).mkdir(parents=True)  # killed before its first checkpoint
     run(here)
     calls = [json.loads(line) for line in called.read_text().splitlines() if "fit" in line]
     assert ["fit", "--ckpt_path", str(here.checkpoint(first))] in calls
     (anew,) = [call for call in calls if here.name(second) in call]
     assert anew[-2:] == ["--overwrite", "true"]
+
+
+def test_a_training_that_was_started_by_hand_is_not_taken_for_a_step(called: Path, tmp_path: Path) -> None:
+    here = workspace(tmp_path)
+    first = next(step for step in steps() if step.stage == "pretrain")
+    here.checkpoint(first).parent.mkdir(parents=True)
+    here.checkpoint(first).write_text("of other settings")
+    outcomes, _ = run(here)
+    assert "did not start: move it away" in outcomes[first].reason
+    assert here.checkpoint(first).read_text() == "of other settings"
 
 
 def test_two_calls_in_one_folder_are_refused(called: Path, tmp_path: Path) -> None:

@@ -88,11 +88,13 @@ def _plan(given: argparse.Namespace, console: Console) -> Plan:
         raise ValueError(f"--devices is {given.devices}; it must be at least 1")
     if len(set(given.seeds)) != len(given.seeds):
         raise ValueError("--seeds names a seed twice")
+    if not all(0 <= seed < 2**32 for seed in given.seeds):
+        raise ValueError(f"--seeds {' '.join(map(str, given.seeds))}: a seed lies between 0 and {2**32 - 1}")
     setting = Setting(
         scale=scale,
         data_root=root,
         devices=given.devices or (PAPER_DEVICES if scale == "paper" else None),
-        pretrain_on=given.pretrain_on or _corpus(scale, root),
+        pretrain_on=_corpus(scale, root, given.pretrain_on),
     )
     default = experiment.default_rows if scale == "embedded" and experiment.default_rows else None
     return make_plan(
@@ -105,10 +107,18 @@ def _plan(given: argparse.Namespace, console: Console) -> Plan:
     )
 
 
-def _corpus(scale: Scale, root: Path | None) -> Source:
+def _corpus(scale: Scale, root: Path | None, wanted: Source | None) -> Source:
+    """What pre-training reads.
+
+    Raises:
+        FileNotFoundError: captions are asked for, and are not there.
+    """
     if scale == "embedded" or root == PLACEHOLDER or root is None:
-        return "captions"
-    return "captions" if any((root / name).is_dir() for name in ("roco", "medicat")) else "task"
+        return wanted or "captions"
+    there = any((root / name).is_dir() for name in ("roco", "medicat"))
+    if wanted == "captions" and not there:
+        raise FileNotFoundError(f"no captions to pre-train on: looked for {root / 'roco'} and {root / 'medicat'}")
+    return wanted or ("captions" if there else "task")
 
 
 def _datasets(
@@ -178,7 +188,11 @@ def _make(plan: Plan, workspace: Workspace, command: str, console: Console) -> N
     if up_to_date(plan, workspace, stem):
         console.print((stem.with_suffix(".md")).read_text(encoding="utf-8"), markup=False, soft_wrap=True)
         return
-    outcomes = run(plan.steps, workspace, Board(console))
+    try:
+        outcomes = run(plan.steps, workspace, Board(console))
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on from here", markup=False)
+        raise SystemExit(130) from None
     paths = write(plan, workspace, stem, command)
     if stem.with_suffix(".md") in paths:
         console.print((stem.with_suffix(".md")).read_text(encoding="utf-8"), markup=False, soft_wrap=True)

@@ -100,7 +100,11 @@ def collect(plan: Plan, workspace: Workspace, command: str) -> dict[str, Any]:
             missing += [f"{row.title}: {cell.step}" for cell in cells if cell.step not in done]
             if not done:
                 continue
-            result = read_result(done, workspace, questions if experiment.task == "vqa" else None)
+            try:
+                result = read_result(done, workspace, questions if experiment.task == "vqa" else None)
+            except FileNotFoundError as error:
+                missing.append(f"{row.title}: {error}")
+                continue
             results[name, _key(place)] = result
             rows += _rows(name, row.title, row.kind, place, result, _paper(plan, row.paper, place))
     rows += _quoted(plan)
@@ -295,7 +299,7 @@ def markdown(table: dict[str, Any]) -> str:
     if table["comparisons"]:
         parts += ["## Paired comparisons", _compared(table["comparisons"])]
     if table["missing"]:
-        parts += ["**Missing**, since a step failed:", "\n".join(f"- {name}" for name in table["missing"])]
+        parts += ["**Missing**, since a step has no result:", "\n".join(f"- {name}" for name in table["missing"])]
     versions = ", ".join(f"{name} {number}" for name, number in table["versions"].items())
     notes = [*table["notes"], f"Versions: {versions}; code {table['code']}.", f"Command: `{table['command']}`"]
     return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]) + "\n"

@@ -64,6 +64,13 @@ def run(steps: Sequence[Step], workspace: Workspace, board: Board) -> dict[Step,
             elif lacking:
                 outcome.state, outcome.reason = "not run", f"{lacking[0]}: {outcomes[lacking[0]].state}"
                 board.note(step, outcome)
+            elif step.command == "fit" and workspace.checkpoint(step).is_file() and not _mark(step, workspace).exists():
+                # Its settings may be others than the step's: started by hand, and changed.
+                outcome.state = "failed"
+                outcome.reason = (
+                    f"{workspace.folder(step)} holds a training that umd reproduce did not start: move it away"
+                )
+                board.note(step, outcome)
             else:
                 outcome.state = "running"
                 board.note(step, outcome)
@@ -90,6 +97,7 @@ def _execute(step: Step, workspace: Workspace, lock: int, board: Board) -> str:
     words = command_of(step, workspace)
     log = log_of(step, workspace)
     log.parent.mkdir(parents=True, exist_ok=True)
+    _mark(step, workspace).touch()
     (workspace.folder(step) / PROGRESS_FILE).unlink(missing_ok=True)  # of a process that is gone
     with log.open("ab") as output:
         output.write(f"$ {' '.join(words)}\n".encode())
@@ -126,6 +134,11 @@ def _execute(step: Step, workspace: Workspace, lock: int, board: Board) -> str:
 def log_of(step: Step, workspace: Workspace) -> Path:
     """Where the output of a step goes."""
     return workspace.out / "logs" / step.stage / f"{workspace.name(step)}.log"
+
+
+def _mark(step: Step, workspace: Workspace) -> Path:
+    """Is there once the step was started here, and so with its own settings."""
+    return log_of(step, workspace).with_suffix(".started")
 
 
 def _write_done(step: Step, workspace: Workspace, words: Sequence[str]) -> None:

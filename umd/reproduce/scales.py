@@ -83,7 +83,8 @@ class Setting:
         if self.scale == "embedded":
             inherent = {"vqa": "vqa", "vqa_generation": "vqa", "calibrate": "vqa"}.get(stage, stage)
             return (base,), (() if inherent == task else ("--data", _PHANTOMS[task]))
-        configs, options = self._scaled(stage, f"data/{dataset}.yaml", f"{stage}_{dataset}")
+        recipe = stage if stage == "pretrain" else f"{stage}_{dataset}"
+        configs, options = self._scaled(stage, f"data/{dataset}.yaml", recipe)
         return configs, (*options, "--data.root", self._folder(dataset), *self._batches(stage, dataset, task))
 
     def data_inputs(self, stage: str, dataset: str, task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
