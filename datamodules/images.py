@@ -76,7 +76,9 @@ def decode(path: Path) -> Image.Image:
     except ImageError:
         raise
     except Exception as error:  # decoders let errors of many kinds pass when a file is broken
-        raise ImageError(str(error).replace(str(path), "the file") or type(error).__name__) from error
+        raise ImageError(
+            str(error).replace(f" {str(path)!r}", "").replace(str(path), "the file") or type(error).__name__
+        ) from error
 
 
 class ImageStore:

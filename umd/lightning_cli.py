@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.logging import RichHandler
 
 import datamodules  # noqa: F401 - makes the short class names known to the parser
@@ -29,6 +30,7 @@ from umd.checkpoint_io import AtomicCheckpointIO
 from umd.checkpoints import RECIPE_KEY
 from umd.encoders import tokenizer_for
 from umd.failures import explained
+from umd.parser_errors import OneLineParser
 from umd.protocols import HasReport
 from umd.requeue import RequeueBetweenSteps
 from umd.resume import ExactResume
@@ -264,6 +266,9 @@ class UMDCLI(LightningCLI):
         """Checkpoints are read as data, never as code."""
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
         kwargs["weights_only"] = True
+        if subcommand == "test" and not is_overridden("test_step", self.model):
+            stage = type(self.model).__name__
+            raise ValueError(f"{stage} has no test: fine-tune from it first (--model.init_from), and test that")
         if subcommand == "test" and isinstance(self.model, HasReport):
             kwargs["verbose"] = False  # the module's own table says it all
         return kwargs
@@ -357,6 +362,8 @@ def run(arguments: list[str]) -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
     for message in _USELESS_WARNINGS:
         warnings.filterwarnings("ignore", message)
+    # What is said to the user is the message; where it is said from is not.
+    warnings.formatwarning = lambda message, *_, **__: f"{message}\n"
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
     UMDCLI(
@@ -372,6 +379,7 @@ def run(arguments: list[str]) -> None:
             name: {"usage": f"umd {name} --config FILE [--config FILE ...] [--KEY VALUE ...]", "description": text}
             for name, text in _DESCRIPTIONS.items()
         },
+        parser_class=OneLineParser,
         trainer_defaults={"log_every_n_steps": 10},
         args=arguments,
     )

@@ -1,0 +1,41 @@
+"""What is wrong with a command line or a config, in one line."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+_OF_A_CLASS = re.compile(
+    r"Problem with given class_path '(?P<name>[^']+)':\s*(?P<problem>.*?)(?=\n\s*- |\n\s*Given |\Z)", re.DOTALL
+)
+_OF_A_KEY = re.compile(r'Parser key "(?P<name>[^"]+)":\s*')
+
+
+def in_one_line(message: str) -> str:
+    """The innermost problem that the parser found, with the class or key that it is about.
+
+    The parser tells of every type that a value might have had; of these, only what a chosen class objects to is of
+    use.
+    """
+    found = list(_OF_A_CLASS.finditer(message))
+    if found:
+        name = found[-1]["name"].rsplit(".", 1)[-1]
+        problem = _OF_A_KEY.sub(lambda key: f"{key['name']}: ", found[-1]["problem"])
+        problem = problem.replace("the following arguments are required:", "there is no value for")
+        problem = problem.replace("unrecognized arguments:", "there is no option")
+        message = f"{name}: {problem}"
+    return " ".join(message.replace("Expected a typing.Literal", "expected one of ").split())
+
+
+class OneLineParser(LightningArgumentParser):
+    """Lightning's parser; what it objects to is one line, and where to look for help another."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say it, and exit with code 2; a parser inside another one raises it."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        sys.stderr.write(f"umd: {in_one_line(message)}\nOptions: umd fit --help, umd fit --model.help CLASS\n")
+        raise SystemExit(2) from ex
