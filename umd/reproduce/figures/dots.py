@@ -36,11 +36,13 @@ def dots(table: Mapping[str, Any]) -> Picture | None:
     figure = Figure((WIDTH, _INCHES * (max(heights.values()) + 1) + 0.6), layout="constrained")
     axes = figure.subplots(1, len(datasets), squeeze=False, sharey=True)[0]
     legend: dict[str, Line2D] = {}
+    measured = {row["protocol"] for row in rows if row["kind"] != "quoted"}
+    apart = _SHIFT if len(measured) > 1 else 0.0
     for axis, dataset in zip(axes, datasets, strict=True):
         here = [row for row in rows if row["dataset"] == dataset]
         _lay_out(axis, here, heights, ends, table["headline"])
         for row in here:
-            legend |= _draw(axis, row, heights[_key(row)])
+            legend |= _draw(axis, row, heights[_key(row)], apart)
     axes[0].set_yticks(list(heights.values()), [titles[key] for key in heights])
     axes[0].set_ylim(max(heights.values()) + 0.6, -0.6)
     seeds = max((row["seeds"] or 1 for row in rows), default=1)
@@ -85,10 +87,10 @@ def _lay_out(axis: Axes, rows: Sequence[Row], heights: Mapping[Key, float], ends
         axis.axhline(end, color="0.55", linewidth=0.6, linestyle=(0, (1, 2)), zorder=0)
 
 
-def _draw(axis: Axes, row: Row, height: float) -> dict[str, Line2D]:
-    """One row's marks, and what the legend says of each."""
+def _draw(axis: Axes, row: Row, height: float, apart: float) -> dict[str, Line2D]:
+    """One row's marks, and what the legend says of each; two protocols stand `apart` from the row's middle."""
     protocol = str(row["protocol"] or "") if row["kind"] != "quoted" else ""
-    shift = {"clean": -_SHIFT, "paper": _SHIFT}.get(protocol, 0.0)
+    shift = {"clean": -apart, "paper": apart}.get(protocol, 0.0)
     drawn: dict[str, Line2D] = {}
     if row["mean"] is not None:
         style = {"clean": _CLEAN, "paper": _PAPER}.get(protocol, _PLAIN)
