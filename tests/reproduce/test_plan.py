@@ -261,6 +261,16 @@ def test_every_plan_names_configs_that_there_are(scale: Any, pretrain_on: Any) -
         assert not [config for config in named if not (CONFIGS / config).is_file()]
 
 
+def test_the_data_that_is_looked_at_is_the_data_that_is_tested_on() -> None:
+    for name, experiment in EXPERIMENTS.items():
+        for _, looked_at in plan(name, Setting(), protocols=["clean"], seeds=[0]).data:
+            tested = next(cell.step for cell in plan(name, Setting()).cells)
+            while tested.data is None:
+                assert tested.source is not None
+                tested = tested.source
+            assert looked_at.configs[0] == tested.configs[0], experiment.name
+
+
 def test_unknown_rows_and_data_sets_are_named() -> None:
     with pytest.raises(ValueError, match=r"no row 'bert'; it has mae, clip"):
         plan("table1", rows=["bert"])

@@ -110,9 +110,9 @@ class Graph:
         """A trained model's test with every image turned grey."""
         return Step("test", trained.stage, f"{trained.label}-blank", (), ("--model.inputs", "text"), trained)
 
-    def data(self, place: Place) -> Step:
-        """What the data set holds, question by question."""
-        configs, options = self.setting.data_inputs(STAGE_OF[place.task], place.dataset, place.task)
+    def data(self, place: Place, stage: str | None = None) -> Step:
+        """What the data set holds, question by question, as a stage (by default the task's own) reads it."""
+        configs, options = self.setting.data_inputs(stage or STAGE_OF[place.task], place.dataset, place.task)
         return Step("data", "data", _label(place.dataset, place.protocol), configs, (*options, *_protocol(place)))
 
     def features(self, trained: Step) -> Step:
@@ -128,10 +128,11 @@ class Graph:
 
     def generate(self, place: Place, start: Step, perturbation: Perturbation) -> Step:
         """GGP's fine-tuning with its answer decoder."""
-        configs, options = self.setting.task_inputs("vqa_generation", place.dataset, "vqa")
-        options += (*_protocol(place), *_seed(place.seed))
+        stage = "vqa_generation"
+        configs, options = self.setting.task_inputs(stage, place.dataset, "vqa")
+        options = _perturbed((*options, *_protocol(place), *_seed(place.seed)), perturbation)
         label = _label(place.label, "from", _started(start), "perturbed", perturbation)
-        return Step("fit", "vqa_generation", label, configs, _perturbed(options, perturbation), start, self.data(place))
+        return Step("fit", stage, label, configs, options, start, self.data(place, stage))
 
 
 def _label(*parts: str | None) -> str:

@@ -84,13 +84,23 @@ def make_plan(
         raise ValueError("the small scale freezes the vision encoder, and nothing is left to perturb: use another one")
     graph = Graph(setting)
     under: Sequence[Protocol | None] = protocols if experiment.task == "vqa" else [None]
-    cells, data = [], []
+    cells: list[Cell] = []
+    data: list[tuple[Place, Step]] = []
     for dataset in datasets:
         for protocol in under:
-            first = Place(experiment.task, dataset, protocol, seeds[0])
-            data.append((first, graph.data(first)))
-            for row in experiment.chosen(rows):
-                for seed in seeds:
-                    place = Place(experiment.task, dataset, protocol, seed)
-                    cells.append(Cell(row, place, row.build(graph, place)))
+            here = [
+                Cell(row, place, row.build(graph, place))
+                for row in experiment.chosen(rows)
+                for place in (Place(experiment.task, dataset, protocol, seed) for seed in seeds)
+            ]
+            cells += here
+            data.append((here[0].place, _data_of(here[0].step)))
     return Plan(experiment, setting, tuple(cells), tuple(data))
+
+
+def _data_of(step: Step) -> Step:
+    """The step that looked at the data on which a result was measured."""
+    while step.data is None:
+        assert step.source is not None
+        step = step.source
+    return step.data
