@@ -30,7 +30,7 @@ demo: setup
 	    --model.init_from $(DEMO)/calibrate/default/checkpoints/last.ckpt
 	$(UMD) compare $(DEMO)/vqa/joint $(DEMO)/vqa/text_only $(DEMO)/vqa/image_only
 
-# Table 1 of UMD, every stage of it; without DATA_ROOT with tiny encoders on phantom data (about 15 minutes):
+# Table 1 of UMD, every stage of it; without DATA_ROOT with tiny encoders on phantom data (about 10 minutes):
 # make reproduce-table1 [DATA_ROOT=FOLDER] [SCALE=small] [SEEDS="0 1 2"] [ROWS="m3ae umd"]
 reproduce-table1: setup
 	$(UMD) reproduce table1 $(if $(DATA_ROOT),--data_root $(DATA_ROOT)) $(if $(SCALE),--scale $(SCALE)) \
