@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from umd.reproduce.files import write_whole
 from umd.reproduce.graph import Place
 from umd.reproduce.plan import Cell, Plan
 from umd.reproduce.results import Comparison, Result, compare, most_frequent, read_result, test_questions
@@ -73,11 +73,8 @@ def write(plan: Plan, workspace: Workspace, stem: Path, command: str) -> list[Pa
     }
     paths = []
     for ending, text in texts.items():
-        path = stem.with_suffix(ending)
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-        paths.append(path)
+        paths.append(stem.with_suffix(ending))
+        write_whole(paths[-1], text)
     return [*paths, *draw_table(table, stem)]
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from umd.reproduce.board import Board
+from umd.reproduce.files import write_whole
 from umd.reproduce.steps import Step, Workspace, in_order
 
 State = Literal["waiting", "running", "done", "failed", "not run"]
@@ -142,11 +143,8 @@ def _mark(step: Step, workspace: Workspace) -> Path:
 
 
 def _write_done(step: Step, workspace: Workspace, words: Sequence[str]) -> None:
-    path = workspace.folder(step) / "done.json"
     content = {"fingerprint": workspace.fingerprint(step), "command": workspace.words(step), "last_start": list(words)}
-    temporary = path.with_name(".done.json.part")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(workspace.folder(step) / "done.json", json.dumps(content, indent=1) + "\n")
 
 
 def _progress(workspace: Workspace, step: Step) -> dict[str, Any] | None:

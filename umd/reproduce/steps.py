@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -57,15 +56,12 @@ class Workspace:
         self.out = out
         self.code = code
         self._fingerprints: dict[Step, str] = {}
+        self._config_texts: dict[str, str] = {}
 
     @property
     def runs(self) -> Path:
         """Folder of all runs."""
         return self.out / "runs"
-
-    @cached_property
-    def _config_texts(self) -> dict[str, str]:
-        return {}
 
     def fingerprint(self, step: Step) -> str:
         """Hexadecimal digest of the step's content, its configs' texts, the code, and all that it starts from."""
