@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+
+from callbacks.files import write_whole
 
 
 class ProgressFile(Callback):
@@ -58,6 +59,4 @@ class ProgressFile(Callback):
         }
         path = Path(trainer.default_root_dir) / "progress.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(".progress.json.part")
-        temporary.write_text(json.dumps(progress), encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, json.dumps(progress))

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +19,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from callbacks.files import write_whole
 from umd.protocols import HasReport
 
 _KEYS: Final = ("title", "notes", "columns", "rows")
@@ -121,8 +121,8 @@ class ResultsTable(Callback):
             folder = Path(trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
             self.paths = (folder / f"{self.name}.json", folder / f"{self.name}.csv")
-            _replace(self.paths[0], json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-            _replace(self.paths[1], _as_csv(report["columns"], report["rows"]))
+            write_whole(self.paths[0], json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+            write_whole(self.paths[1], _as_csv(report["columns"], report["rows"]))
         console = Console()
         console.print(results_view(report, console.width))
         if not fast_dev_run:
@@ -175,9 +175,3 @@ def _as_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8", newline="")
-    os.replace(temporary, path)
