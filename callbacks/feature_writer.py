@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
+from callbacks.ranks import of_all_ranks
 from umd.batch import ClassificationBatch, ImageTextBatch, VQABatch
 from umd.protocols import HasPooledFeatures
 
@@ -37,8 +38,8 @@ class FeatureWriter(Callback):
     the modality's name (`image`, `text`). Read it with `numpy.load(path)`: nothing in it is pickled. Its rows stand
     in the split's order, whatever the number of ranks and however often a distributed sampler repeats one.
 
-    Pooling takes a forward pass of its own. On several ranks each writes its part into the run folder (which they
-    must share), and rank 0 joins them. In a `fast_dev_run` nothing is written.
+    Pooling takes a forward pass of its own. On several ranks rank 0 writes what all of them have. In a
+    `fast_dev_run` nothing is written.
 
     Args:
         name: name of the file without its ending.
@@ -92,30 +93,16 @@ class FeatureWriter(Callback):
         )
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Join the ranks' parts and write the file.
-
-        Raises:
-            FileNotFoundError: another rank's part is not in the run folder.
-        """
+        """Join the ranks' parts and write the file."""
         parts, self._parts = self._parts, []
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        ranks = [folder / f".{self.name}.rank{rank}.part" for rank in range(trainer.world_size)]
-        if trainer.world_size > 1:
-            _write(ranks[trainer.global_rank], joined(parts))
-            trainer.strategy.barrier("FeatureWriter: parts are written")
-        if not trainer.is_global_zero:
-            return
-        if trainer.world_size > 1:
-            parts = [part for path in ranks if (part := _read(path))]
-        self.path = folder / f"{self.name}.npz"
-        _write(self.path, joined(parts))
-        if trainer.world_size > 1:
-            for path in ranks:
-                path.unlink()
-        rank_zero_info("Features written to %s", self.path)
+        whole = joined([part for part in of_all_ranks(joined(parts)) if part])
+        if trainer.is_global_zero:
+            self.path = Path(trainer.default_root_dir) / f"{self.name}.npz"
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _write(self.path, whole)
+            rank_zero_info("Features written to %s", self.path)
 
 
 def _pooling(module: LightningModule) -> HasPooledFeatures:
@@ -131,15 +118,6 @@ def _labels(batch: ImageTextBatch) -> tuple[str, ...]:
     if isinstance(batch, ClassificationBatch):
         return batch.labels
     return batch.answers if isinstance(batch, VQABatch) else ("",) * len(batch)
-
-
-def _read(path: Path) -> Arrays:
-    if not path.exists():
-        raise FileNotFoundError(
-            f"FeatureWriter: {path} is missing: the ranks must share the run folder (default_root_dir)"
-        )
-    with np.load(path) as content:
-        return dict(content)
 
 
 def _write(path: Path, arrays: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, distributed
 from torch.optim import Optimizer
 
+from callbacks.ranks import of_all_ranks
 from umd.protocols import HasTerms
 
 OnFault = Literal["stop", "skip"]
@@ -202,12 +203,8 @@ class FiniteGuard(Callback):
             gradients = {n: p.grad for n, p in pl_module.named_parameters() if isinstance(p.grad, Tensor)}
             samples = [sample for one in self._seen for sample in one.samples]
             mine = [f"the loss is finite, but not the gradient of {_worst(gradients)}; {_listed(samples)}"]
-        everywhere: list[list[str]] = [mine]
-        if trainer.world_size > 1:
-            everywhere = [[] for _ in range(trainer.world_size)]
-            distributed.all_gather_object(everywhere, mine)
         where = "on rank {}, " if trainer.world_size > 1 else ""
-        parts = [where.format(rank) + text for rank, texts in enumerate(everywhere) for text in texts]
+        parts = [where.format(rank) + text for rank, texts in enumerate(of_all_ranks(mine)) for text in texts]
         return f"step {trainer.global_step}: " + "; ".join(parts)
 
     def _advice(self, trainer: Trainer) -> str:

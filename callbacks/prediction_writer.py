@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
-import json
-import os
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
+
+from callbacks.files import write_whole
+from callbacks.ranks import of_all_ranks
 
 
 def in_split_order(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -33,8 +35,7 @@ class PredictionWriter(Callback):
     false, other values unchanged, so read it with `pandas.read_csv(path, keep_default_na=False)`: an answer may
     well be "n/a".
 
-    On several ranks each writes its part into the run folder (which they must share), and rank 0 joins them.
-    In a `fast_dev_run` nothing is written.
+    On several ranks rank 0 writes what all of them have. In a `fast_dev_run` nothing is written.
 
     Args:
         name: name of the file without its ending.
@@ -117,19 +118,11 @@ class PredictionWriter(Callback):
             self._rows.append(row)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Join the ranks' rows and write the file.
-
-        Raises:
-            FileNotFoundError: another rank's part is not in the run folder.
-        """
+        """Join the ranks' rows and write the file."""
         self._write(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The same, where any rank has rows.
-
-        Raises:
-            FileNotFoundError: another rank's part is not in the run folder.
-        """
+        """The same, where any rank has rows."""
         if trainer.strategy.reduce_boolean_decision(bool(self._rows), all=False):
             self._write(trainer)
 
@@ -137,22 +130,12 @@ class PredictionWriter(Callback):
         rows, self._rows = self._rows, []
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        parts = [folder / f".{self.name}.rank{rank}.part" for rank in range(trainer.world_size)]
-        if trainer.world_size > 1:
-            parts[trainer.global_rank].write_text(json.dumps(rows), encoding="utf-8")
-            trainer.strategy.barrier("PredictionWriter: parts are written")
-        if not trainer.is_global_zero:
-            return
-        if trainer.world_size > 1:
-            rows = [row for part in parts for row in _read_part(part)]
-        self.path = folder / f"{self.name}.csv"
-        _write_csv(self.path, in_split_order(rows))
-        if trainer.world_size > 1:
-            for part in parts:
-                part.unlink()
-        rank_zero_info("Predictions written to %s", self.path)
+        rows = [row for part in of_all_ranks(rows) for row in part]
+        if trainer.is_global_zero:
+            self.path = Path(trainer.default_root_dir) / f"{self.name}.csv"
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self.path, as_csv(in_split_order(rows)))
+            rank_zero_info("Predictions written to %s", self.path)
 
 
 def _are_rows(outputs: object) -> bool:
@@ -164,24 +147,15 @@ def _check_one(loaders: int) -> None:
         raise ValueError(f"PredictionWriter: writes one split, got {loaders} dataloaders")
 
 
-def _read_part(part: Path) -> list[dict[str, Any]]:
-    if not part.exists():
-        raise FileNotFoundError(
-            f"PredictionWriter: {part} is missing: the ranks must share the run folder (default_root_dir)"
-        )
-    rows: list[dict[str, Any]] = json.loads(part.read_text(encoding="utf-8"))
-    return rows
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows under their keys, `index` first."""
     columns = ["index", *(key for key in (rows[0] if rows else ()) if key != "index")]
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        # Quoting every text: before Python 3.13 a lone carriage return would go unquoted, and split its row.
-        writer = csv.DictWriter(file, columns, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: _text(value) for key, value in row.items()} for row in rows)
-    os.replace(temporary, path)
+    text = StringIO(newline="")
+    # Quoting every text: before Python 3.13 a lone carriage return would go unquoted, and split its row.
+    writer = csv.DictWriter(text, columns, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _text(value) for key, value in row.items()} for row in rows)
+    return text.getvalue()
 
 
 def _text(value: Any) -> Any:  # noqa: ANN401

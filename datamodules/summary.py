@@ -205,6 +205,8 @@ def tables(facts: Mapping[str, Any]) -> Iterable[Table | str]:
         for label in sorted({*classes, *(label for counts in splits.values() for label in counts["classes"])}):
             table.add_row(label, *(f"{counts['classes'].get(label, 0):,}" for counts in splits.values()))
         yield table
+    if missing := [split for split in get_args(Split) if split not in splits]:
+        yield f"there is no {' and no '.join(missing)} split"
     test = facts.get("test", {})
     if "groups" in test:
         table = Table(title="Test questions, in per cent", title_justify="left")

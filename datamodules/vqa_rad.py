@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib import resources
@@ -21,6 +22,8 @@ from datamodules.base import Split
 from datamodules.files import read_rows
 from datamodules.problems import Problems
 from datamodules.vqa import VQADataModule, VQARecord, vqa_record
+
+log = logging.getLogger(__name__)
 
 SINGLE_FILE = "VQA_RAD Dataset Public.json"
 TRAIN_FILE, TEST_FILE, VALIDATION_FILE = "trainset.json", "testset.json", "valset.json"
@@ -145,6 +148,8 @@ class VQARAD(VQADataModule):
         if self.annotations == "single" or (self.annotations == "auto" and single.is_file()):
             if not single.is_file():
                 raise self.nothing_found()
+            if self.annotations == "auto" and (self.root / TRAIN_FILE).is_file():
+                log.info("%s: read from '%s', not from the %s beside it", self.title, SINGLE_FILE, TRAIN_FILE)
             train, test = number_rows(read_rows(single, problems))
             train_twins, test_twins = find_twins(train, test)
             names: dict[Split, str] = {"train": SINGLE_FILE, "test": SINGLE_FILE}

@@ -122,6 +122,13 @@ def test_a_training_goes_on_from_its_checkpoint_alone(trained: Path, tmp_path: P
     assert {"callbacks.WeightPerturbation", "callbacks.ModalityCoordination"} <= {c["class_path"] for c in callbacks}
 
 
+def test_a_test_of_untrained_weights_says_so(trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    given = [f"--config={CONFIGS / 'vqa.yaml'}", *TINY, *TINY_UMD, *SHORT]
+    data = [f"--data.root={trained.parent / 'data'}", "--data.size=12"]
+    run(["fit", *given, *data, f"--runs={tmp_path}", "--trainer.max_epochs=0"])
+    assert "not one step was trained" in caplog.text
+
+
 def test_results_lie_beside_the_checkpoint(trained: Path) -> None:
     run(["test", f"--ckpt_path={best(trained)}", *QUIET])
     assert (trained / "vqa" / "default" / "test" / "results.json").is_file()

@@ -172,6 +172,31 @@ def test_no_checkpoint_is_written_while_an_update_is_made(
     assert "not written: the weights were just being updated" in caplog.text
 
 
+def test_an_interrupt_by_hand_says_how_to_go_on_and_leads_to_the_same_end(
+    tmp_path: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # Lightning lets all later interrupts go unheard
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    def stop_at(batch: int) -> str:
+        caplog.clear()
+        with monkeypatch.context() as patch, caplog.at_level("INFO"):
+            at_step(patch, batch, interrupt)
+            with pytest.raises(SystemExit):
+                start("pretrain", tmp_path / "run", "--trainer.accumulate_grad_batches=2")
+        return caplog.messages[-1]
+
+    assert stop_at(1) == "stopped; nothing was saved yet"
+    shutil.rmtree(tmp_path / "run" / "runs")
+    advice = stop_at(4)
+    command = "stopped; go on with umd "
+    assert advice.startswith(command)
+    run(advice.removeprefix(command).split())
+    same_end(tmp_path / "run" / "runs" / "pretrain" / "default", uninterrupted)
+
+
 def test_slurm_requeues_between_two_steps(tmp_path: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The signal comes in a perturbed forward; the job is run again with the very same command."""
     for name, value in {

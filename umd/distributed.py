@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
 from torch.autograd import Function
+
+T = TypeVar("T")
 
 
 def rank_and_ranks() -> tuple[int, int]:
@@ -47,6 +49,15 @@ def gather(tensor: Tensor) -> Tensor:
         return gather(tensor.byte()).bool()
     gathered: Tensor = _Gather.apply(tensor)
     return gathered
+
+
+def gather_objects(mine: T) -> list[T]:
+    """What each rank brings, in the order of the ranks, on every rank."""
+    if rank_and_ranks()[1] == 1:
+        return [mine]
+    everyone: list[Any] = [None] * rank_and_ranks()[1]
+    distributed.all_gather_object(everyone, mine)
+    return everyone
 
 
 def largest(number: int, device: torch.device) -> int:

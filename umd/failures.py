@@ -34,8 +34,7 @@ def explained(error: BaseException, folder: Path) -> OSError | ValueError | None
     Returns:
         The error to raise instead; None where this is nothing of the kind, or is clear already.
     """
-    last = folder / "checkpoints" / "last.ckpt"
-    go_on = f"; go on with umd fit --ckpt_path {last}" if last.is_file() else ""
+    go_on = f"; {advice}" if (advice := _advice(folder)) else ""
     for cause in _chain(error):
         if isinstance(cause, OSError) and cause.errno in _CANNOT_WRITE and _in(cause, folder):
             return OSError(f"cannot write to '{folder}': {cause.strerror}. What was complete before is unharmed{go_on}")
@@ -47,6 +46,16 @@ def explained(error: BaseException, folder: Path) -> OSError | ValueError | None
     if isinstance(error, MisconfigurationException):
         return ValueError(" ".join(str(error).split()))
     return None
+
+
+def interruption(folder: Path) -> str:
+    """What to do after a training was stopped by hand, in a line."""
+    return f"stopped; {_advice(folder) or 'nothing was saved yet'}"
+
+
+def _advice(folder: Path) -> str | None:
+    last = folder / "checkpoints" / "last.ckpt"
+    return f"go on with umd fit --ckpt_path {last}" if last.is_file() else None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

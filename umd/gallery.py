@@ -8,11 +8,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.nn import functional
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from umd.batch import ImageTextBatch
+from umd.distributed import gather_objects, rank_and_ranks
 
 Cache = Literal["cpu", "device"]
 _PADDING = -1
@@ -96,7 +97,7 @@ class GalleryBuilder:
         self.clear()
         device = text[0].device
         indices = _gather(torch.cat(index))
-        rank = distributed.get_rank() if len(indices) > 1 else 0
+        rank, _ = rank_and_ranks()
         places, first = np.unique(torch.cat(indices).cpu().numpy(), return_index=True)
         begin = sum(len(part) for part in indices[:rank])
         own = np.flatnonzero((first >= begin) & (first < begin + len(indices[rank])))
@@ -105,7 +106,7 @@ class GalleryBuilder:
         chosen = torch.from_numpy(first).to(device)
         all_ids = _stack(_gather(_stack(ids, _PADDING)), _PADDING)[chosen]
         all_text = _stack(_gather(_stack(text, 0)), 0)[chosen]
-        all_strings = _gather_strings([text for _, _, text in names])
+        all_strings = [text for part in gather_objects([text for _, _, text in names]) for text in part]
         different, text_of = torch.unique(all_ids, dim=0, return_inverse=True)
         last = torch.full((len(different),), len(places), device=device)
         shown = last.scatter_reduce(0, text_of, torch.arange(len(places), device=device), "amin")
@@ -130,18 +131,10 @@ def join_rows(rows: Tensor, own: Tensor) -> Tensor:
 
 def _gather(tensor: Tensor) -> list[Tensor]:
     """Every rank's tensor, of any shape."""
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if rank_and_ranks()[1] == 1:
         return [tensor]
     parts: list[Tensor] = gather_all_tensors(tensor)
     return parts
-
-
-def _gather_strings(strings: Sequence[str]) -> list[str]:
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return list(strings)
-    parts: list[list[str]] = [[]] * distributed.get_world_size()
-    distributed.all_gather_object(parts, list(strings))
-    return [string for part in parts for string in part]
 
 
 def _stack(parts: Sequence[Tensor], padding: int) -> Tensor:

@@ -29,7 +29,7 @@ from umd.callback_options import with_options
 from umd.checkpoint_io import AtomicCheckpointIO
 from umd.checkpoints import RECIPE_KEY
 from umd.encoders import tokenizer_for
-from umd.failures import explained
+from umd.failures import explained, interruption
 from umd.parser_errors import OneLineParser
 from umd.protocols import HasReport
 from umd.requeue import RequeueBetweenSteps
@@ -197,6 +197,8 @@ class UMDCLI(LightningCLI):
         except BaseException as error:
             if self.held is not None:
                 self.held.abandon()
+            if isinstance(error, SystemExit) and self.trainer.interrupted and self.trainer.training:
+                logger.info("%s", interruption(self.folder))  # Ctrl-C, of which Lightning makes an exit
             clear = explained(error, self.folder) or self._misfit(error)
             if clear is None:
                 raise
@@ -285,6 +287,8 @@ class UMDCLI(LightningCLI):
         if not getattr(self.datamodule, "has_test_split", True):
             logger.info("the data has no test split: no test")
             return
+        if not self.trainer.global_step:
+            logger.warning("not one step was trained: the test is of the weights as they were at the start")
         checkpoint = self.trainer.checkpoint_callback
         best = checkpoint.best_model_path if isinstance(checkpoint, ModelCheckpoint) else ""
         self.trainer.test(

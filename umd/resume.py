@@ -6,7 +6,6 @@ import logging
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loops.evaluation_loop import RestartStage as EvaluationStage
@@ -23,6 +22,7 @@ from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from torch.optim import Optimizer
 
 from umd.checkpoints import RECIPE_KEY
+from umd.distributed import gather_objects
 from umd.protocols import CanStartInside
 from umd.random_state import RandomState, restore_random_state, seed_afresh
 from umd.relocate import find_best_again
@@ -282,6 +282,4 @@ def _of_all_ranks(trainer: Trainer, state: dict[str, Any]) -> list[dict[str, Any
     """Each rank's state; after an exception, which may be that of one rank, this rank's alone."""
     if trainer.world_size == 1 or trainer.state.status == TrainerStatus.INTERRUPTED:
         return [state]
-    states: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(states, state)
-    return states
+    return gather_objects(state)

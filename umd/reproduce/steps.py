@@ -158,5 +158,13 @@ def code_fingerprint(root: Path) -> str:
     return digest.hexdigest()
 
 
-_TOOLS = {"cli.py", "compare.py", "convert.py", "released_layout.py", "released_stage.py"}
-"""Commands that read results or convert checkpoints; no training runs through them."""
+_TOOLS = {
+    "cli.py",
+    "compare.py",
+    "convert.py",
+    "failures.py",
+    "parser_errors.py",
+    "released_layout.py",
+    "released_stage.py",
+}
+"""What reads results, converts checkpoints or words messages: no number of a training comes from it."""
