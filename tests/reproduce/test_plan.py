@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.test_recipes import GGP, UMD_CALIBRATE, UMD_DOWNSTREAM, UMD_PRETRAIN, Recipe
+from umd.encoders import tokenizer_for
 from umd.lightning_cli import run
 from umd.reproduce.graph import Graph, Place
 from umd.reproduce.plan import Plan, make_plan
@@ -248,6 +249,10 @@ def test_every_kind_of_training_line_is_understood(
         printed = yaml.safe_load(capsys.readouterr().out)
         wanted = settings(step)["model"]["init_args"]["optimizer"]["lr"]
         assert printed["model"]["init_args"]["optimizer"]["lr"] == wanted, step
+        if scale == "embedded":  # works without network
+            encoder = printed["model"]["init_args"]["encoder"]
+            assert encoder["vision_weights"] is None and encoder["text_weights"] is None, step
+            assert tokenizer_for(encoder["text"], None, encoder["text_options"]) == "embedded", step
 
 
 @pytest.mark.parametrize("pretrain_on", ["captions", "task"])

@@ -156,6 +156,7 @@ _PERTURBATIONS = (
     _perturbation("fixed", "both, fixed weight 0.05", "fixed", "fixed"),
     _perturbation("both", "both, adaptive magnitude", "adaptive", "adaptive"),
 )
+_TINY_BERT = ("--model.encoder.text", "tiny_bert", "--model.encoder.text_weights", "null")
 _SINGLE = (
     _one_modality(
         "resnet101",
@@ -168,13 +169,14 @@ _SINGLE = (
         "roberta",
         "RoBERTa",
         "text_only_roberta",
-        ("--model.encoder.text", "tiny_roberta", "--model.encoder.text_weights", "null"),
+        # The shipped tokenizer is BERT's kind; two layers are the next row's.
+        (*_TINY_BERT, "--model.encoder.text_options", "{layers: 4}"),
     ),
     _one_modality(
         "scibert",
         "SciBERT",
         "text_only_scibert",
-        ("--model.encoder.text", "tiny_bert", "--model.encoder.text_weights", "null"),
+        _TINY_BERT,
     ),
 )
 
