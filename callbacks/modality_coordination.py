@@ -81,9 +81,11 @@ def modulate(
     scaled = gradient * coefficient
     if not noise or gradient.numel() < 2:
         return scaled
-    drawn = torch.randn(gradient.shape, generator=generator, dtype=gradient.dtype, device=gradient.device)
-    drawn *= gradient.std()
-    return scaled + (drawn if rows is None else drawn * rows.unsqueeze(1))
+    # A step sees few rows of a vocabulary; drawing for all of them would cost more than the rest of this callback.
+    chosen = slice(None) if rows is None else rows.nonzero().squeeze(1)
+    drawn = torch.randn(gradient[chosen].shape, generator=generator, dtype=gradient.dtype, device=gradient.device)
+    scaled[chosen] += drawn * gradient.std()
+    return scaled
 
 
 def step_seed(seed: int, step: int) -> int:
