@@ -294,7 +294,7 @@ def markdown(table: dict[str, Any]) -> str:
         rows = [row for row in table["rows"] if row["dataset_title"] == dataset]
         parts += [f"## {dataset}", _part(rows, table["headline"])]
     if table["comparisons"]:
-        parts += ["## Paired comparisons", _compared(table["comparisons"])]
+        parts += ["## Paired comparisons", _compared(table["comparisons"], table["headline"])]
     if table["missing"]:
         parts += ["**Missing**, since a step has no result:", "\n".join(f"- {name}" for name in table["missing"])]
     versions = ", ".join(f"{name} {number}" for name, number in table["versions"].items())
@@ -347,8 +347,8 @@ def _signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.1f}"
 
 
-def _compared(comparisons: Sequence[dict[str, Any]]) -> str:
-    lines = [["on", "rows", "difference, overall [95 % interval]", "McNemar p"], ["---"] * 4]
+def _compared(comparisons: Sequence[dict[str, Any]], headline: str) -> str:
+    lines = [["on", "rows", f"{headline}: difference [95 % interval]", "McNemar p"], ["---"] * 4]
     for found in comparisons:
         place = ", ".join(filter(None, (found["dataset_title"], found["protocol"])))
         p = ", ".join("< 0.001" if value < 0.001 else f"{value:.3f}" for value in found["p"])
