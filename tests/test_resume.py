@@ -136,6 +136,21 @@ def test_a_training_goes_on_as_if_it_had_never_stopped(
         shutil.rmtree(folder)
 
 
+def test_an_optimizer_goes_on_with_what_was_changed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = start("pretrain", tmp_path / "run")
+    optimizer = {"lr": "1e-4", "weight_decay": "0.3", "schedule": "constant_with_warmup", "warmup_ratio": "0"}
+    changed = [f"--model.optimizer.{name}={value}" for name, value in optimizer.items()]
+    with caplog.at_level("INFO"):
+        run(["fit", f"--ckpt_path={folder / 'checkpoints' / 'last.ckpt'}", "--trainer.max_epochs=3", *changed])
+    (state,) = read(folder / "checkpoints" / "last.ckpt")["optimizer_states"]
+    decay = {group["name"]: group["weight_decay"] for group in state["param_groups"]}
+    assert decay == {name: 0.0 if name.endswith("/no_decay") else 0.3 for name in decay}
+    logged = rows(folder / "csv" / "version_1" / "metrics.csv")
+    rates = [float(row["lr-AdamW/vision"]) for row in logged if "lr-AdamW/vision" in row]
+    assert rates == [1e-4] * 3, "from the first step on"
+    assert "learning rates go on at 0.0001 (checkpoint: 0)" in caplog.text
+
+
 def best_state(path: Path) -> dict[str, Any]:
     """What the checkpoint callback with a monitor knows of the best checkpoint."""
     found: dict[str, Any] = next(state for state in read(path)["callbacks"].values() if state.get("monitor"))

@@ -20,6 +20,7 @@ from lightning.pytorch.loops.progress import (
 from lightning.pytorch.loops.training_epoch_loop import RestartStage as EpochStage
 from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from umd.checkpoints import RECIPE_KEY
 from umd.distributed import gather_objects
@@ -73,6 +74,10 @@ class ExactResume(Callback):
 
     Over several ranks each one's generators are kept; with another number of ranks they are seeded afresh, and
     a warning says so.
+
+    An optimizer's settings (rate, weight decay, betas, ...) and its schedule are those of the training that goes on,
+    not of the checkpoint: what a user changes counts. Only where the schedule is another one than a `LambdaLR`, whose
+    settings cannot be told from its state, the checkpoint's hold.
     """
 
     def __init__(self) -> None:
@@ -83,6 +88,7 @@ class ExactResume(Callback):
         self._step_began: tuple[int, int, RandomState] | None = None  # batch, total, generators
         self._restored: dict[str, Any] | None = None
         self._max_steps: int | None = None
+        self._settings: list[list[dict[str, Any]]] = []  # of each optimizer's groups
 
     # What is written
 
@@ -170,9 +176,18 @@ class ExactResume(Callback):
             logger.warning("the checkpoint does not say how far inside an epoch it is: going on is not exact")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let in a training that reached its last step and was interrupted before that epoch was closed."""
+        """Let in a training that reached its last step and was interrupted before that epoch was closed.
+
+        The optimizers are new here: what Lightning is about to restore replaces their settings too.
+        """
+        if self._restored is None:
+            return
+        self._settings = [
+            [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+            for optimizer in trainer.optimizers
+        ]
         limit = trainer.fit_loop.epoch_loop.max_steps
-        if self._restored is None or self._restored["position"]["closed"]:
+        if self._restored["position"]["closed"]:
             return
         if 0 <= limit <= self._restored["global_step"]:
             self._max_steps = limit
@@ -186,6 +201,7 @@ class ExactResume(Callback):
         ranks = self._restored["ranks"]
         trainer.callback_metrics.update(self._restored["metrics"])
         self._restored = None
+        self._set_optimizers(trainer)
         if position.batch and (position.batches, ranks) != (trainer.num_training_batches, trainer.world_size):
             logger.warning(
                 "an epoch had %s batches on %d ranks and has %s on %d now: epoch %d starts from its first batch",
@@ -221,6 +237,24 @@ class ExactResume(Callback):
             batches = trainer.fit_loop.epoch_loop.batch_progress
             batches.is_last_batch = batches.current.ready >= trainer.num_training_batches
             trainer.fit_loop.epoch_loop.max_steps, self._max_steps = self._max_steps, None
+
+    def _set_optimizers(self, trainer: Trainer) -> None:
+        """Give the optimizers this training's settings again, and the rates that follow from them here."""
+        settings_of = dict(zip(trainer.optimizers, self._settings, strict=True))
+        for schedule in (config.scheduler for config in trainer.lr_scheduler_configs):
+            if not isinstance(schedule, LambdaLR):
+                continue
+            settings = settings_of[schedule.optimizer]
+            schedule.base_lrs = [group["initial_lr"] for group in settings]
+            factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
+            rates = [rate * factor for rate, factor in zip(schedule.base_lrs, factors, strict=True)]
+            before = [group["lr"] for group in schedule.optimizer.param_groups]
+            for group, own, rate in zip(schedule.optimizer.param_groups, settings, rates, strict=True):
+                group |= own | {"lr": rate}
+            schedule._last_lr = rates
+            if rates != before:
+                told = ", ".join(f"{now:.3g} (checkpoint: {then:.3g})" for now, then in zip(rates, before, strict=True))
+                logger.info("the settings or the length of the schedule changed; learning rates go on at %s", told)
 
     def _go_between(self, trainer: Trainer, position: Position) -> None:
         """To the beginning of an epoch."""

@@ -182,6 +182,7 @@ def test_pretraining_on_the_tasks_pairs_never_reads_a_reworded_test_question() -
     found = plan("table1", setting, rows=["umd"], datasets=["vqa_rad"])
     (pretraining,) = [step for step in found.steps if step.stage == "pretrain"]
     assert settings(pretraining)["data"]["init_args"]["protocol"] == "clean"
+    assert all(step.data in found.steps for step in found.steps if step.command == "fit"), "nothing is trained in vain"
 
 
 def test_a_steps_folder_follows_all_that_its_result_depends_on(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from umd.reproduce.scales import TITLES, Setting, Task
@@ -59,14 +59,16 @@ class Graph:
         stage = "pretrain"
         if self.setting.pretrain_on == "captions" or self.setting.scale == "embedded":
             configs, options = self.setting.caption_inputs(stage)
-            on = "captions"
+            on, data = "captions", None
         else:
             configs, options = self.setting.task_inputs(stage, place.dataset, place.task)
             # Labels are unused, so both protocols share this one: it sees no reworded test question.
-            options += ("--data.protocol", "clean") if place.protocol else ()
-            on = f"{place.dataset}-pairs"
+            place = replace(place, protocol="clean" if place.protocol else None)
+            options += _protocol(place)
+            on, data = f"{place.dataset}-pairs", self.data(place)
         options += ("--model.reconstruction.preset", preset, *_alpha(preset, alpha), *_seed(0))
-        return Step("fit", stage, _label(preset, _alpha_label(alpha), on), configs, _off(options, _NO_PERTURBATION))
+        label = _label(preset, _alpha_label(alpha), on)
+        return Step("fit", stage, label, configs, _off(options, _NO_PERTURBATION), data=data)
 
     def calibrate(self, place: Place, start: Step | None, alpha: float = 0.5) -> Step:
         """TD-Calib on the place's training pairs, from a pre-training or from the encoders' own weights."""
