@@ -1,13 +1,16 @@
-"""How far a training is, as a small file in its run folder: for whoever watches from another process."""
+"""How far a training is: in a small file for whoever watches from another process, and in lines for a log."""
 
 from __future__ import annotations
 
 import json
 import time
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.files import write_whole
 
@@ -18,6 +21,8 @@ class ProgressFile(Callback):
     It holds `step` and `steps` (optimizer steps done, and of the whole training), `epoch` (the running one, from 1)
     and `epochs` (null where the training is counted in steps), `started_at_step` (where this process began) and
     `seconds` (since then). The file is replaced in one move, so that a reader never finds half of one.
+
+    Where no progress bar is shown, each epoch ends with a line: its number, what was measured, and the time left.
 
     Args:
         seconds: shortest time between two writings.
@@ -40,6 +45,22 @@ class ProgressFile(Callback):
         if time.monotonic() - self._written >= self.seconds:
             self._write(trainer)
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say how it stands, validation included."""
+        if trainer.progress_bar_callback is not None:
+            return
+        progress = self._progress(trainer)
+        of = f" of {progress['epochs']}" if progress["epochs"] else ""
+        measured = [
+            f"{name} {float(value):.4g}"
+            for name, value in sorted(trainer.callback_metrics.items())
+            if name == "train/loss" or name.startswith("validation/")
+        ]
+        made, left = progress["step"] - self._first, progress["steps"] - progress["step"]
+        seconds = round(progress["seconds"] * left / made) if made else 0
+        time_left = [f"{timedelta(seconds=seconds)} left"] if seconds else []
+        rank_zero_info("%s", ", ".join([f"epoch {trainer.current_epoch + 1}{of}", *measured, *time_left]))
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the end."""
         self._write(trainer)
@@ -48,15 +69,17 @@ class ProgressFile(Callback):
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self._written = time.monotonic()
+        path = Path(trainer.default_root_dir) / "progress.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(self._progress(trainer)))
+
+    def _progress(self, trainer: Trainer) -> dict[str, Any]:
         epochs = trainer.max_epochs
-        progress = {
+        return {
             "step": trainer.global_step,
             "steps": int(trainer.estimated_stepping_batches),
             "epoch": min(trainer.current_epoch + 1, epochs) if epochs and epochs > 0 else trainer.current_epoch + 1,
             "epochs": epochs if epochs and epochs > 0 else None,
             "started_at_step": self._first,
-            "seconds": round(self._written - self._began, 1),
+            "seconds": round(time.monotonic() - self._began, 1),
         }
-        path = Path(trainer.default_root_dir) / "progress.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(progress))

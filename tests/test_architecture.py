@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("umd", "callbacks", "datamodules")
-# The composition root, and the lazy face of the package.
-MAY_IMPORT_ALL = {"umd.cli", "umd.lightning_cli", "umd"}
+# The commands that put everything together, and the lazy face of the package.
+MAY_IMPORT_ALL = {"umd.cli", "umd.lightning_cli", "umd.data_command", "umd"}
 SHARED_BY_STAGES = {
     f"umd.modules.{name}" for name in ("answering", "base", "downstream", "objectives", "reconstruction")
 }

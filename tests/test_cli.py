@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import os
@@ -129,6 +130,28 @@ def test_a_test_of_untrained_weights_says_so(trained: Path, tmp_path: Path, capl
     assert "not one step was trained" in caplog.text
 
 
+def test_a_test_of_other_weights_than_the_best_says_so(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = [f"--config={CONFIGS / 'vqa.yaml'}", *TINY, *TINY_UMD, *SHORT]
+    data = [f"--data.root={trained.parent / 'data'}", "--data.size=12"]
+    run(["fit", *given, *data, f"--runs={tmp_path}", "--trainer.limit_val_batches=0"])
+    assert "no validation has chosen a best checkpoint: the test is of the weights at the end" in caplog.text
+
+
+def test_each_epoch_is_a_line_in_a_log(trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    given = [f"--config={CONFIGS / 'vqa.yaml'}", *TINY, *TINY_UMD, *SHORT]
+    data = [f"--data.root={trained.parent / 'data'}", "--data.size=12", "--test_after_fit=false"]
+    with caplog.at_level(logging.INFO):
+        run(["fit", *given, *data, f"--runs={tmp_path}", "--trainer.max_steps=-1", "--trainer.max_epochs=2"])
+    lines = [message for message in caplog.messages if message.startswith("epoch ")]
+    assert [line.partition(",")[0] for line in lines] == ["epoch 1 of 2", "epoch 2 of 2"]
+    logged = tmp_path / "vqa" / "default" / "csv" / "version_0" / "metrics.csv"
+    with logged.open(newline="") as file:
+        measured = [float(row["validation/loss"]) for row in csv.DictReader(file) if row["validation/loss"]]
+    assert [f"validation/loss {loss:.4g}" in line for loss, line in zip(measured, lines, strict=True)] == [True, True]
+
+
 def test_results_lie_beside_the_checkpoint(trained: Path) -> None:
     run(["test", f"--ckpt_path={best(trained)}", *QUIET])
     assert (trained / "vqa" / "default" / "test" / "results.json").is_file()
@@ -146,7 +169,13 @@ def test_null_means_null_however_deep(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["test", "--ckpt_path", "nowhere.ckpt"], "there is no checkpoint 'nowhere.ckpt'"),
-        (["compare", "nowhere"], "'nowhere' has no results.json"),
+        (["compare", "nowhere"], "there is no run 'nowhere'"),
+        (["compare", str(CONFIGS)], "has no results.json: test it first"),
+        (["test"], "umd test needs a trained model: --ckpt_path FILE"),
+        (
+            ["fit", f"--config={CONFIGS / 'vqa.yaml'}", "--model.init_from=nowhere.ckpt"],
+            "there is no file 'nowhere.ckpt'",
+        ),
         (["nonsense"], "there is no command 'nonsense'; there are fit, validate, test, predict, compare, "),
     ],
 )

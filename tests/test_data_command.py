@@ -148,7 +148,7 @@ def test_classes_of_a_phantom(tmp_path: Path) -> None:
 
 def test_captions_have_rows_and_images_alone(tmp_path: Path) -> None:
     facts = run(tmp_path / "out", "--data", "PhantomCaptions", "--data.root", tmp_path / "phantom", "--data.size", 20)
-    assert facts["splits"]["train"] == {"rows": 20, "left_out": 0, "images": 20}
+    assert facts["splits"]["train"] == {"rows": 20, "image_unusable": 0, "images": 20}
     assert facts["test_file"] is None and [path.name for path in (tmp_path / "out").iterdir()] == ["summary.json"]
 
 

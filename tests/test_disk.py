@@ -184,6 +184,28 @@ def test_a_read_only_run_folder(
     assert contents(run_of(trained)) == before
 
 
+@pytest.mark.parametrize("tool", ["reproduce", "data", "compare"])
+def test_a_place_where_a_tool_may_not_write(
+    tool: str, trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed = str(trained / "closed" / "x")
+    arguments = {
+        "reproduce": ["table1", "--out", closed],
+        "data": ["--data=PhantomVQA", f"--data.root={trained / 'data'}", "--data.size=12", "--out", closed],
+        "compare": [str(run_of(trained)), "--csv", closed],
+    }[tool]
+    made = os.mkdir
+
+    def refuse(path: Any, *more: Any, **named: Any) -> None:  # noqa: ANN401
+        if "closed" in str(path):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        made(path, *more, **named)
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    error = ends([tool, *arguments], capsys)
+    assert f"umd: Read-only file system: {trained / 'closed'}" in error.splitlines()[-1]
+
+
 HOLD = """
 import sys, time
 from pathlib import Path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.test_configs import CONFIGS
+from umd.cli import main
 from umd.lightning_cli import run
 
 
@@ -21,3 +22,13 @@ def test_the_mistake_is_named_in_one_line(given: list[str], said: str, capsys: p
         run(["fit", f"--config={CONFIGS / 'vqa.yaml'}", *given])
     assert ended.value.code == 2
     assert capsys.readouterr().err.splitlines()[0] == said
+
+
+def test_umd_data_names_a_mistake_alike(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["data", f"--config={CONFIGS / 'data' / 'vqa_rad.yaml'}"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "umd: VQARAD: there is no value for root",
+        "Options: umd data --help, umd data --data.help CLASS",
+    ]

@@ -6,6 +6,7 @@ they start without importing torch.
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -15,8 +16,11 @@ _OWN_COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("umd.compare", "put the test results of several runs into one table"),
     "reproduce": ("umd.reproduce", "make a table or figure of the papers, all stages of it"),
     "convert": ("umd.convert", "turn a released UMD or M3AE checkpoint into one of this project"),
-    "data": ("datamodules.summary", "show what a data set holds, before anything is trained"),
+    "data": ("umd.data_command", "show what a data set holds, before anything is trained"),
 }
+
+_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR}
+"""What the machine refuses, whoever asks."""
 
 _LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 
@@ -40,7 +44,14 @@ A checkpoint knows its model, data, tokenizer and answers: --ckpt_path needs no 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; a mistake in what the user gave ends with one clear line and exit code 2."""
-    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        _run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        sys.stderr.write("umd: interrupted\n")
+        raise SystemExit(130) from None
+
+
+def _run(given: list[str]) -> None:
     command = given[0] if given else "--help"
     if command in ("-h", "--help"):
         tools = "\n".join(f"  {name:<10} {text}" for name, (_, text) in _OWN_COMMANDS.items())
@@ -68,6 +79,8 @@ def _in_the_users_words(function: Callable[[list[str]], None], arguments: list[s
         function(arguments)
     except expected as error:
         ours = _raised_here(error)
+        if ours is None and isinstance(error, OSError) and error.errno in _NOT_ALLOWED:
+            ours = OSError(f"{error.strerror}: {error.filename}" if error.filename else error.strerror)
         if ours is None:
             raise
         sys.stderr.write(f"umd: {ours}\n")

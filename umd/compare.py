@@ -19,6 +19,8 @@ def read_results(run: Path) -> dict[str, Any]:
         FileNotFoundError: the run has no test results.
     """
     path = run if run.suffix == ".json" else run / "results.json"
+    if not run.exists():
+        raise FileNotFoundError(f"there is no run '{run}'")
     if not path.is_file():
         raise FileNotFoundError(f"'{run}' has no results.json: test it first (umd test --ckpt_path ...)")
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

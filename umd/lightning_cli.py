@@ -30,7 +30,7 @@ from umd.checkpoint_io import AtomicCheckpointIO
 from umd.checkpoints import RECIPE_KEY
 from umd.encoders import tokenizer_for
 from umd.failures import explained, interruption
-from umd.parser_errors import OneLineParser
+from umd.parser_errors import parser_for
 from umd.protocols import HasReport
 from umd.requeue import RequeueBetweenSteps
 from umd.resume import ExactResume
@@ -50,6 +50,7 @@ logger = logging.getLogger("umd")
 
 # Set from the model's settings, never by hand.
 _LINKED = ("tokenizer", "image_size")
+_SAY_WHICH_MODEL = ("--ckpt_path", "--config", "-c", "--model", "--model.help", "--data.help", "--help", "-h")
 
 
 _USELESS_WARNINGS = (
@@ -59,6 +60,7 @@ _USELESS_WARNINGS = (
     r"It is recommended to use `self.log\(.*sync_dist=True",  # the metrics' values are of all ranks already
     r"Checkpoint directory .* exists and is not empty",  # a training that goes on
     r"The number of training batches \(\d+\) is smaller than the logging interval",
+    r"`ModelCheckpoint\(monitor=.*could not find the monitored key",  # `after_fit` says what follows from it
 )
 
 
@@ -117,6 +119,8 @@ class UMDCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401
         """Parse, with the settings of a given checkpoint first, so that whatever the user gives wins."""
         self.restored: dict[str, Any] = {}
+        if args[0] != "fit" and all(argument.partition("=")[0] not in _SAY_WHICH_MODEL for argument in args[1:]):
+            raise ValueError(f"umd {args[0]} needs a trained model: --ckpt_path FILE")
         for key in _LINKED:
             if any(_value_of(f"--data.{part}{key}", args) is not None for part in ("", "init_args.")):
                 raise ValueError(f"--data.{key} follows from the model's encoder: set --model.encoder instead")
@@ -185,6 +189,8 @@ class UMDCLI(LightningCLI):
         config = self.config["fit"]
         if not (self.goes_on or config.trainer.fast_dev_run):
             init_from = config.model.init_args.get("init_from")
+            if init_from and not Path(init_from).is_file():
+                raise FileNotFoundError(f"--model.init_from: there is no file '{init_from}'")
             check_free(self.folder, overwrite=config.overwrite, init_from=init_from)
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -271,6 +277,9 @@ class UMDCLI(LightningCLI):
         if subcommand == "test" and not is_overridden("test_step", self.model):
             stage = type(self.model).__name__
             raise ValueError(f"{stage} has no test: fine-tune from it first (--model.init_from), and test that")
+        if subcommand == "predict" and not is_overridden("predict_step", self.model):
+            stage = type(self.model).__name__
+            raise ValueError(f"{stage} answers nothing: fine-tune from it first (--model.init_from)")
         if subcommand == "test" and isinstance(self.model, HasReport):
             kwargs["verbose"] = False  # the module's own table says it all
         return kwargs
@@ -287,10 +296,12 @@ class UMDCLI(LightningCLI):
         if not getattr(self.datamodule, "has_test_split", True):
             logger.info("the data has no test split: no test")
             return
-        if not self.trainer.global_step:
-            logger.warning("not one step was trained: the test is of the weights as they were at the start")
         checkpoint = self.trainer.checkpoint_callback
         best = checkpoint.best_model_path if isinstance(checkpoint, ModelCheckpoint) else ""
+        if not self.trainer.global_step:
+            logger.warning("not one step was trained: the test is of the weights as they were at the start")
+        elif not best:
+            logger.warning("no validation has chosen a best checkpoint: the test is of the weights at the end")
         self.trainer.test(
             self.model, datamodule=self.datamodule, ckpt_path=best or None, verbose=False, weights_only=True
         )
@@ -383,7 +394,7 @@ def run(arguments: list[str]) -> None:
             name: {"usage": f"umd {name} --config FILE [--config FILE ...] [--KEY VALUE ...]", "description": text}
             for name, text in _DESCRIPTIONS.items()
         },
-        parser_class=OneLineParser,
+        parser_class=parser_for(arguments[0]),
         trainer_defaults={"log_every_n_steps": 10},
         args=arguments,
     )

@@ -33,9 +33,18 @@ def in_one_line(message: str) -> str:
 class OneLineParser(LightningArgumentParser):
     """Lightning's parser; what it objects to is one line, and where to look for help another."""
 
+    command: str = "fit"
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say it, and exit with code 2; a parser inside another one raises it."""
         if not self.exit_on_error:
             super().error(message, ex)
-        sys.stderr.write(f"umd: {in_one_line(message)}\nOptions: umd fit --help, umd fit --model.help CLASS\n")
+        part = "data" if self.command == "data" else "model"
+        umd = f"umd {self.command}"
+        sys.stderr.write(f"umd: {in_one_line(message)}\nOptions: {umd} --help, {umd} --{part}.help CLASS\n")
         raise SystemExit(2) from ex
+
+
+def parser_for(command: str) -> type[OneLineParser]:
+    """The parser of `umd <command>`."""
+    return type("Parser", (OneLineParser,), {"command": command})

@@ -187,6 +187,7 @@ def _make(plan: Plan, workspace: Workspace, command: str, console: Console) -> N
     stem = workspace.out / plan.experiment.name
     if up_to_date(plan, workspace, stem):
         console.print((stem.with_suffix(".md")).read_text(encoding="utf-8"), markup=False, soft_wrap=True)
+        console.print(f"all {len(plan.steps)} steps were done before: nothing was run", markup=False)
         return
     try:
         outcomes = run(plan.steps, workspace, Board(console))
