@@ -14,7 +14,7 @@ from PIL import Image
 
 from datamodules import MELINDA, SLAKE, VQARAD, ImageTextDataModule, RadiologyCaptions, VQADataModule, VQAMed2019
 from datamodules.problems import Problems
-from datamodules.vqa_rad import SINGLE_FILE, TEST_FILE, TRAIN_FILE, content_digest
+from datamodules.vqa_rad import SINGLE_FILE, TEST_FILE, TRAIN_FILE, question_digest
 
 VQA_RAD_ROW = {
     "qid": 1,
@@ -204,7 +204,7 @@ def test_lines_in_another_encoding_are_told(tmp_path: Path) -> None:
 def test_question_ids_written_as_text_hide_no_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{**VQA_RAD_ROW, "qid": str(qid), "question": "which side?", "answer": "left"} for qid in (1, 2, 3)]
     listed = {
-        part: {"content_sha256": content_digest(chosen), "rows": len(chosen), "twins": twins}
+        part: {"rows": {row["qid"]: question_digest(row) for row in chosen}, "twins": twins}
         for part, chosen, twins in (("train", rows[:2], [2]), ("test", rows[2:], [3]))
     }
     (tmp_path / "list").mkdir()

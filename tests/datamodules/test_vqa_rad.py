@@ -9,6 +9,7 @@ import pytest
 
 from datamodules import VQARAD
 from datamodules.answers import ceiling
+from datamodules.problems import Problems
 from datamodules.vqa_rad import SINGLE_FILE, TEST_FILE, TRAIN_FILE
 
 Form = Literal["single", "split"]
@@ -65,15 +66,30 @@ def test_validation_shares_no_image_with_training(shared_data: Path) -> None:
     assert other_seed.records("validation") == data.records("validation")
 
 
-def test_tampered_split_file_is_an_error(shared_data: Path, tmp_path: Path) -> None:
+def test_a_split_file_with_other_questions_is_an_error(shared_data: Path, tmp_path: Path) -> None:
     root = copy_split_files(shared_data / "vqa_rad", tmp_path / "copy")
     rows = json.loads((root / TRAIN_FILE).read_text())
     (root / TRAIN_FILE).write_text(json.dumps(rows[::-1], indent=1))
     assert len(module(root, "split", "clean").records("train")) == 2772  # order and layout do not matter
-    rows[7]["answer"] = "something else"
+    rows[7]["question"], rows[9]["image_name"] = "What is it?", rows[0]["image_name"]
     (root / TRAIN_FILE).write_text(json.dumps(rows))
-    with pytest.raises(ValueError, match=rf"{TRAIN_FILE} does not hold the 3064 published rows"):
+    told = rf"2 of 3064 rows have another image or question.*\(qid {rows[7]['qid']}, {rows[9]['qid']}\)"
+    with pytest.raises(ValueError, match=told):
         module(root, "split", "paper").records("train")
+
+
+def test_a_part_of_the_split_files_and_other_answers_are_read(shared_data: Path, tmp_path: Path) -> None:
+    root = copy_split_files(shared_data / "vqa_rad", tmp_path / "copy")
+    rows = json.loads((root / TRAIN_FILE).read_text())
+    whole = {row.sample_id: row for row in module(root, "split", "clean").records("train")}
+    rows[0]["answer"], rows[2]["question"] = "something else", None
+    del rows[1]["answer"], rows[3]["qid"]
+    (root / TRAIN_FILE).write_text(json.dumps(rows[:600]))
+    problems = Problems("VQA-RAD")
+    part = module(root, "split", "clean").read(problems)["train"]
+    odd = {str(row.get("qid")) for row in rows[1:4]}
+    assert {row.sample_id for row in part} == whole.keys() & {str(row.get("qid")) for row in rows[:600]} - odd
+    assert part[0].answer == "something else" and sum(problems.counts.values()) == 3
 
 
 def test_published_validation_file_is_used_under_paper_only(shared_data: Path, tmp_path: Path) -> None:
