@@ -162,6 +162,7 @@ _TOOLS = {
     "cli.py",
     "compare.py",
     "convert.py",
+    "data_command.py",
     "failures.py",
     "parser_errors.py",
     "released_layout.py",
