@@ -123,27 +123,28 @@ def test_a_training_goes_on_from_its_checkpoint_alone(trained: Path, tmp_path: P
     assert {"callbacks.WeightPerturbation", "callbacks.ModalityCoordination"} <= {c["class_path"] for c in callbacks}
 
 
-def test_a_test_of_untrained_weights_says_so(trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    given = [f"--config={CONFIGS / 'vqa.yaml'}", *TINY, *TINY_UMD, *SHORT]
+def fit_again(trained: Path) -> list[str]:
+    """The command of a training on the same data."""
     data = [f"--data.root={trained.parent / 'data'}", "--data.size=12"]
-    run(["fit", *given, *data, f"--runs={tmp_path}", "--trainer.max_epochs=0"])
+    return ["fit", f"--config={CONFIGS / 'vqa.yaml'}", *TINY, *TINY_UMD, *SHORT, *data]
+
+
+def test_a_test_of_untrained_weights_says_so(trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run([*fit_again(trained), f"--runs={tmp_path}", "--trainer.max_epochs=0"])
     assert "not one step was trained" in caplog.text
 
 
 def test_a_test_of_other_weights_than_the_best_says_so(
     trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    given = [f"--config={CONFIGS / 'vqa.yaml'}", *TINY, *TINY_UMD, *SHORT]
-    data = [f"--data.root={trained.parent / 'data'}", "--data.size=12"]
-    run(["fit", *given, *data, f"--runs={tmp_path}", "--trainer.limit_val_batches=0"])
+    run([*fit_again(trained), f"--runs={tmp_path}", "--trainer.limit_val_batches=0"])
     assert "no validation has chosen a best checkpoint: the test is of the weights at the end" in caplog.text
 
 
 def test_each_epoch_is_a_line_in_a_log(trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    given = [f"--config={CONFIGS / 'vqa.yaml'}", *TINY, *TINY_UMD, *SHORT]
-    data = [f"--data.root={trained.parent / 'data'}", "--data.size=12", "--test_after_fit=false"]
+    long = ["--trainer.max_steps=-1", "--trainer.max_epochs=2", "--test_after_fit=false"]
     with caplog.at_level(logging.INFO):
-        run(["fit", *given, *data, f"--runs={tmp_path}", "--trainer.max_steps=-1", "--trainer.max_epochs=2"])
+        run([*fit_again(trained), f"--runs={tmp_path}", *long])
     lines = [message for message in caplog.messages if message.startswith("epoch ")]
     assert [line.partition(",")[0] for line in lines] == ["epoch 1 of 2", "epoch 2 of 2"]
     logged = tmp_path / "vqa" / "default" / "csv" / "version_0" / "metrics.csv"

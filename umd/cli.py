@@ -6,7 +6,6 @@ they start without importing torch.
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -18,9 +17,6 @@ _OWN_COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("umd.convert", "turn a released UMD or M3AE checkpoint into one of this project"),
     "data": ("umd.data_command", "show what a data set holds, before anything is trained"),
 }
-
-_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR}
-"""What the machine refuses, whoever asks."""
 
 _LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 
@@ -78,13 +74,22 @@ def _in_the_users_words(function: Callable[[list[str]], None], arguments: list[s
     try:
         function(arguments)
     except expected as error:
-        ours = _raised_here(error)
-        if ours is None and isinstance(error, OSError) and error.errno in _NOT_ALLOWED:
-            ours = OSError(f"{error.strerror}: {error.filename}" if error.filename else error.strerror)
+        ours = _raised_here(error) or _refused(error)
         if ours is None:
             raise
         sys.stderr.write(f"umd: {ours}\n")
         raise SystemExit(2) from error
+
+
+def _refused(error: Exception) -> OSError | None:
+    """What the machine refused to do, in words; None for another error."""
+    if not isinstance(error, OSError):
+        return None
+    from umd.failures import CANNOT_WRITE  # which imports lightning
+
+    if error.errno not in CANNOT_WRITE:
+        return None
+    return OSError(f"{error.strerror}: {error.filename}" if error.filename else error.strerror)
 
 
 def _raised_here(error: BaseException | None) -> BaseException | None:

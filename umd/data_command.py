@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +10,12 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from rich.console import Console
-from rich.logging import RichHandler
 
 import datamodules  # noqa: F401 - makes the short class names known to the parser
 from datamodules.base import ImageTextDataModule
 from datamodules.files import write_whole
 from datamodules.summary import as_csv, summarize, tables
+from umd.messages import show_messages
 from umd.parser_errors import parser_for
 
 SUMMARY_FILE = "summary.json"
@@ -29,10 +27,7 @@ _DESCRIPTION = "Show what a data set holds. Configs may be those of a training: 
 
 def main(arguments: list[str]) -> None:
     """Print the tables; with --out write the same facts, and a row for each test question, to files."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_time=False, show_path=False)]
-    )
-    warnings.formatwarning = lambda message, *_, **__: f"{message}\n"  # where it is said from is nothing to the user
+    show_messages()
     data, out = parse(arguments)
     data.prepare_data()
     facts, rows = summarize(data)

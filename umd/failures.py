@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-_CANNOT_WRITE = {
+CANNOT_WRITE = {
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EROFS,
@@ -19,6 +19,8 @@ _CANNOT_WRITE = {
     errno.ENOTDIR,
     errno.EEXIST,
 }
+"""What the machine refuses, whoever asks."""
+
 _DEAD_WORKER = re.compile(r"DataLoader worker.*(exited unexpectedly|is killed)", re.DOTALL)
 
 
@@ -36,7 +38,7 @@ def explained(error: BaseException, folder: Path) -> OSError | ValueError | None
     """
     go_on = f"; {advice}" if (advice := _advice(folder)) else ""
     for cause in _chain(error):
-        if isinstance(cause, OSError) and cause.errno in _CANNOT_WRITE and _in(cause, folder):
+        if isinstance(cause, OSError) and cause.errno in CANNOT_WRITE and _in(cause, folder):
             return OSError(f"cannot write to '{folder}': {cause.strerror}. What was complete before is unharmed{go_on}")
         if isinstance(cause, RuntimeError) and _DEAD_WORKER.search(str(cause)):
             return ChildProcessError(

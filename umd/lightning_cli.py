@@ -20,7 +20,6 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from rich.logging import RichHandler
 
 import datamodules  # noqa: F401 - makes the short class names known to the parser
 import umd.modules  # noqa: F401 - the same
@@ -30,6 +29,7 @@ from umd.checkpoint_io import AtomicCheckpointIO
 from umd.checkpoints import RECIPE_KEY
 from umd.encoders import tokenizer_for
 from umd.failures import explained, interruption
+from umd.messages import show_messages
 from umd.parser_errors import parser_for
 from umd.protocols import HasReport
 from umd.requeue import RequeueBetweenSteps
@@ -120,7 +120,7 @@ class UMDCLI(LightningCLI):
         """Parse, with the settings of a given checkpoint first, so that whatever the user gives wins."""
         self.restored: dict[str, Any] = {}
         if args[0] != "fit" and all(argument.partition("=")[0] not in _SAY_WHICH_MODEL for argument in args[1:]):
-            raise ValueError(f"umd {args[0]} needs a trained model: --ckpt_path FILE")
+            raise _without_checkpoint(args[0])
         for key in _LINKED:
             if any(_value_of(f"--data.{part}{key}", args) is not None for part in ("", "init_args.")):
                 raise ValueError(f"--data.{key} follows from the model's encoder: set --model.encoder instead")
@@ -158,7 +158,7 @@ class UMDCLI(LightningCLI):
         if self.beside is not None:
             self.folder = self.beside if task == "fit" else self.beside / task
         if task != "fit" and not config.ckpt_path:
-            raise ValueError(f"umd {task} needs a trained model: --ckpt_path FILE")
+            raise _without_checkpoint(task)
         self.goes_on = self.beside is not None or _requeued(self.folder, config)
         if self.restored:
             check_same_stage(self.restored, config.ckpt_path, config.model.class_path)
@@ -274,11 +274,10 @@ class UMDCLI(LightningCLI):
         """Checkpoints are read as data, never as code."""
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
         kwargs["weights_only"] = True
+        stage = type(self.model).__name__
         if subcommand == "test" and not is_overridden("test_step", self.model):
-            stage = type(self.model).__name__
             raise ValueError(f"{stage} has no test: fine-tune from it first (--model.init_from), and test that")
         if subcommand == "predict" and not is_overridden("predict_step", self.model):
-            stage = type(self.model).__name__
             raise ValueError(f"{stage} answers nothing: fine-tune from it first (--model.init_from)")
         if subcommand == "test" and isinstance(self.model, HasReport):
             kwargs["verbose"] = False  # the module's own table says it all
@@ -305,6 +304,10 @@ class UMDCLI(LightningCLI):
         self.trainer.test(
             self.model, datamodule=self.datamodule, ckpt_path=best or None, verbose=False, weights_only=True
         )
+
+
+def _without_checkpoint(command: str) -> ValueError:
+    return ValueError(f"umd {command} needs a trained model: --ckpt_path FILE")
 
 
 def _requeued(folder: Path, config: Any) -> bool:  # noqa: ANN401 - a namespace
@@ -369,16 +372,10 @@ def _value_of(option: str, arguments: list[str]) -> str | None:
 
 def run(arguments: list[str]) -> None:
     """Run one of Lightning's subcommands."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(show_time=False, show_path=False)]
-    )
-    for package in ("umd", "callbacks", "datamodules"):
-        logging.getLogger(package).setLevel(logging.INFO)
+    show_messages()
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
     for message in _USELESS_WARNINGS:
         warnings.filterwarnings("ignore", message)
-    # What is said to the user is the message; where it is said from is not.
-    warnings.formatwarning = lambda message, *_, **__: f"{message}\n"
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
     UMDCLI(

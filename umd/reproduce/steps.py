@@ -164,6 +164,7 @@ _TOOLS = {
     "convert.py",
     "data_command.py",
     "failures.py",
+    "messages.py",
     "parser_errors.py",
     "released_layout.py",
     "released_stage.py",
