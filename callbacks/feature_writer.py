@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
-from callbacks.ranks import of_all_ranks
 from umd.batch import ClassificationBatch, ImageTextBatch, VQABatch
+from umd.files import gather_objects
 from umd.protocols import HasPooledFeatures
 
 Arrays = dict[str, NDArray[Any]]
@@ -97,7 +97,7 @@ class FeatureWriter(Callback):
         parts, self._parts = self._parts, []
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        whole = joined([part for part in of_all_ranks(joined(parts)) if part])
+        whole = joined([part for part in gather_objects(joined(parts)) if part])
         if trainer.is_global_zero:
             self.path = Path(trainer.default_root_dir) / f"{self.name}.npz"
             self.path.parent.mkdir(parents=True, exist_ok=True)

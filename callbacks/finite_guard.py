@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, distributed
 from torch.optim import Optimizer
 
-from callbacks.ranks import of_all_ranks
+from umd.files import gather_objects
 from umd.protocols import HasTerms
 
 OnFault = Literal["stop", "skip"]
@@ -204,7 +204,7 @@ class FiniteGuard(Callback):
             samples = [sample for one in self._seen for sample in one.samples]
             mine = [f"the loss is finite, but not the gradient of {_worst(gradients)}; {_listed(samples)}"]
         where = "on rank {}, " if trainer.world_size > 1 else ""
-        parts = [where.format(rank) + text for rank, texts in enumerate(of_all_ranks(mine)) for text in texts]
+        parts = [where.format(rank) + text for rank, texts in enumerate(gather_objects(mine)) for text in texts]
         return f"step {trainer.global_step}: " + "; ".join(parts)
 
     def _advice(self, trainer: Trainer) -> str:

@@ -12,8 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
-from callbacks.files import write_whole
-from callbacks.ranks import of_all_ranks
+from umd.files import gather_objects, write_whole
 
 
 def in_split_order(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -130,7 +129,7 @@ class PredictionWriter(Callback):
         rows, self._rows = self._rows, []
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        rows = [row for part in of_all_ranks(rows) for row in part]
+        rows = [row for part in gather_objects(rows) for row in part]
         if trainer.is_global_zero:
             self.path = Path(trainer.default_root_dir) / f"{self.name}.csv"
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from callbacks.files import write_whole
+from umd.files import write_whole
 from umd.protocols import HasReport
 
 _KEYS: Final = ("title", "notes", "columns", "rows")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,14 +117,3 @@ def read_lines(path: Path, problems: Problems) -> Iterator[tuple[str, str]]:
                     yield where, text
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file in UTF-8 so that a reader finds the old content or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -27,8 +27,8 @@ from callbacks.finite_guard import NumericalFaultError
 from datamodules import PhantomCaptions, PhantomClassification, PhantomRetrieval, PhantomVQA
 from datamodules.base import Split
 from datamodules.vqa import VQARecord
+from tests.callbacks.test_callbacks_everywhere import LABELLED, STAGES
 from tests.synthetic import quiet_trainer
-from tests.test_callbacks_everywhere import LABELLED, STAGES
 from umd.batch import ImageTextBatch
 from umd.encoders import EncoderConfig
 from umd.modules.base import Stage
@@ -45,7 +45,7 @@ NOT_ADDITIVE = {
     "MRPretrain mae": "masks",
     "MRPretrain flip": "masks",
     "TDCalib": "masks; tokens",
-    "ContrastivePretrain": "masks; tokens; negatives (with equal ones it is: tests/test_contrastive_pretrain.py)",
+    "ContrastivePretrain": "masks; tokens; negatives (with equal ones it is: test_contrastive_pretrain.py)",
 }
 ADDITIVE = [name for name in STAGES if name not in NOT_ADDITIVE]
 

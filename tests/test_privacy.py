@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
-from tests.test_configs import fit
+from tests.configs.test_configs import fit
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -12,10 +12,10 @@ from importlib import import_module
 from importlib.metadata import version
 
 _OWN_COMMANDS: dict[str, tuple[str, str]] = {
-    "compare": ("umd.compare", "put the test results of several runs into one table"),
+    "compare": ("umd.commands.compare", "put the test results of several runs into one table"),
     "reproduce": ("umd.reproduce", "make a table or figure of the papers, all stages of it"),
-    "convert": ("umd.convert", "turn a released UMD or M3AE checkpoint into one of this project"),
-    "data": ("umd.data_command", "show what a data set holds, before anything is trained"),
+    "convert": ("umd.released.convert", "turn a released UMD or M3AE checkpoint into one of this project"),
+    "data": ("umd.commands.data", "show what a data set holds, before anything is trained"),
 }
 
 _LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
@@ -59,7 +59,7 @@ def _run(given: list[str]) -> None:
     elif command in _LIGHTNING_COMMANDS:
         from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-        from umd.lightning_cli import run
+        from umd.commands.train import run
 
         _in_the_users_words(run, given, MisconfigurationException)
     else:
@@ -85,7 +85,7 @@ def _refused(error: Exception) -> OSError | None:
     """What the machine refused to do, in words; None for another error."""
     if not isinstance(error, OSError):
         return None
-    from umd.failures import CANNOT_WRITE  # which imports lightning
+    from umd.commands.failures import CANNOT_WRITE  # which imports lightning
 
     if error.errno not in CANNOT_WRITE:
         return None

@@ -51,15 +51,6 @@ def gather(tensor: Tensor) -> Tensor:
     return gathered
 
 
-def gather_objects(mine: T) -> list[T]:
-    """What each rank brings, in the order of the ranks, on every rank."""
-    if rank_and_ranks()[1] == 1:
-        return [mine]
-    everyone: list[Any] = [None] * rank_and_ranks()[1]
-    distributed.all_gather_object(everyone, mine)
-    return everyone
-
-
 def largest(number: int, device: torch.device) -> int:
     """The largest of all ranks' numbers."""
     if rank_and_ranks()[1] == 1:

@@ -71,7 +71,7 @@ def test_ranks_are_joined_into_one_file(tmp_path: Path, monkeypatch: pytest.Monk
         parts.insert(0, mine)
         return parts
 
-    monkeypatch.setattr("callbacks.feature_writer.of_all_ranks", gathered)
+    monkeypatch.setattr("callbacks.feature_writer.gather_objects", gathered)
     # Rank 0 goes last, as it waits for the others; the sampler repeated 0 to even the ranks out; rank 2 has nothing.
     for rank, places in ((2, []), (1, [1, 3, 5, 0]), (0, [0, 2, 4, 6])):
         trainer = cast(

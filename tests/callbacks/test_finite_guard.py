@@ -19,8 +19,8 @@ from torch.optim import AdamW
 
 from callbacks import FiniteGuard, ModalityCoordination, WeightPerturbation
 from callbacks.finite_guard import NumericalFaultError, all_finite
+from tests.callbacks.test_callbacks_everywhere import GGP, PAIRS, STAGES, phantoms  # noqa: F401 - a fixture
 from tests.synthetic import ANSWERS, ENCODER, OPTIMIZER, RECONSTRUCTION, VOCABULARY, Batches, quiet_trainer, vqa_batch
-from tests.test_callbacks_everywhere import GGP, PAIRS, STAGES, phantoms  # noqa: F401 - a fixture
 from umd.batch import ImageTextBatch, VQABatch
 from umd.cli import main
 from umd.modules import ContrastivePretrain, MRPretrain, VQAClassifier

@@ -127,7 +127,7 @@ def test_ranks_are_joined_into_what_one_rank_writes(task: str, tmp_path: Path, m
         parts.insert(0, mine)
         return parts
 
-    monkeypatch.setattr("callbacks.prediction_writer.of_all_ranks", gathered)
+    monkeypatch.setattr("callbacks.prediction_writer.gather_objects", gathered)
     # Rank 0 goes last, as it waits for the others; the sampler repeated 0 to even the ranks out.
     for rank, indices in ((1, [1, 3, 5, 7, 0]), (0, [0, 2, 4, 6, 8])):
         trainer = cast(

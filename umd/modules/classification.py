@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from umd.batch import ClassificationBatch
-from umd.classification_metrics import CLASSIFICATION_REPORT_COLUMNS, ClassificationScores
 from umd.encoders import EncoderConfig
 from umd.heads.split_head import Contribution
 from umd.losses.classification import classification_loss
+from umd.metrics.classification import CLASSIFICATION_REPORT_COLUMNS, ClassificationScores
 from umd.modules.answering import AnsweringModule, Inputs
 from umd.modules.outcomes import Row, as_rows
 from umd.optim import OptimizerConfig

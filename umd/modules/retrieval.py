@@ -12,12 +12,12 @@ from torch.nn import functional
 
 from umd.batch import ImageTextBatch, RetrievalBatch
 from umd.encoders import EncoderConfig, Features, Pooled
-from umd.gallery import Cache, Gallery, GalleryBuilder, join_rows
 from umd.heads.pair_scorer import PairScorer
 from umd.losses.ranking import ranking_loss
+from umd.metrics.gallery import Cache, Gallery, GalleryBuilder, join_rows
+from umd.metrics.retrieval import RECALL_REPORT_COLUMNS, Scores, recall, recall_report, shortlists
 from umd.modules.downstream import DownstreamModule
 from umd.optim import OptimizerConfig, ParameterGroup
-from umd.retrieval_metrics import RECALL_REPORT_COLUMNS, Scores, recall, recall_report, shortlists
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from umd.batch import VQABatch
 from umd.encoders import EncoderConfig
 from umd.heads.split_head import Contribution
 from umd.losses.answering import answer_loss
-from umd.metrics import VQAAccuracy
+from umd.metrics.vqa import VQAAccuracy
 from umd.modules.answering import AnsweringModule, Inputs
 from umd.modules.outcomes import Row, question_rows
 from umd.optim import OptimizerConfig

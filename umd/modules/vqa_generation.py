@@ -12,7 +12,7 @@ from torch import Tensor
 from umd.batch import VQABatch
 from umd.encoders.ggp import GGPConfig, GGPEncoder, build_bert
 from umd.heads.answer_decoder import AnswerDecoder
-from umd.metrics import VQA_REPORT_COLUMNS, VQAAccuracy
+from umd.metrics.vqa import VQA_REPORT_COLUMNS, VQAAccuracy
 from umd.modules.base import from_plain
 from umd.modules.downstream import Downstream
 from umd.modules.ggp import GGPStage

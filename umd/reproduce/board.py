@@ -5,16 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from umd.reproduce.outcome import Outcome
 from umd.reproduce.steps import Step
-
-if TYPE_CHECKING:
-    from umd.reproduce.run import Outcome
 
 QUIET_SECONDS = 60.0
 """Between two lines about one running step, where there is no terminal."""

@@ -10,8 +10,9 @@ from pathlib import Path
 from rich.console import Console
 
 from umd.reproduce.board import Board
+from umd.reproduce.outcome import Outcome
 from umd.reproduce.plan import Plan, make_plan
-from umd.reproduce.run import Outcome, log_of, run
+from umd.reproduce.run import log_of, run
 from umd.reproduce.scales import PHANTOM, Scale, Setting, Source
 from umd.reproduce.steps import Step, Workspace, code_fingerprint
 from umd.reproduce.tables import EXPERIMENTS, Experiment

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from umd.reproduce.files import write_whole
+from umd.files import write_whole
 from umd.reproduce.graph import Place
 from umd.reproduce.plan import Cell, Plan
 from umd.reproduce.results import Comparison, Result, compare, most_frequent, read_result, test_questions

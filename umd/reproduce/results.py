@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from umd.metrics.intervals import bootstrap_interval, mcnemar, mean_interval
 from umd.reproduce.steps import Step, Workspace
-from umd.statistics import bootstrap_interval, mcnemar, mean_interval
 
 UNSEEN = "unseen image"
 """The group of test questions whose image is not among the training images."""

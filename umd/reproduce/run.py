@@ -12,34 +12,17 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from umd.files import write_whole
 from umd.reproduce.board import Board
-from umd.reproduce.files import write_whole
+from umd.reproduce.outcome import Outcome
 from umd.reproduce.steps import Step, Workspace, in_order
-
-State = Literal["waiting", "running", "done", "failed", "not run"]
 
 PROGRAM = (sys.executable, "-m", "umd.cli")
 LOG_LINES = 15
 PROGRESS_FILE = "progress.json"
-
-
-@dataclass
-class Outcome:
-    """What became of a step.
-
-    Attributes:
-        state: where it stands.
-        reason: why it failed or was not run; "" otherwise.
-        seconds: how long it ran in this call.
-    """
-
-    state: State = "waiting"
-    reason: str = ""
-    seconds: float = 0.0
 
 
 def run(steps: Sequence[Step], workspace: Workspace, board: Board) -> dict[Step, Outcome]:

@@ -149,9 +149,8 @@ def code_fingerprint(root: Path) -> str:
     Args:
         root: the folder that holds the packages umd, callbacks and datamodules.
     """
-    ours = (*(root / "umd").glob("*/*.py"), *(root / "umd").glob("*.py"))
-    files = [path for path in ours if path.parent.name != "reproduce" and path.name not in _TOOLS]
-    files += [path for package in ("callbacks", "datamodules") for path in (root / package).glob("*")]
+    files = [path for package in ("umd", "callbacks", "datamodules") for path in (root / package).rglob("*")]
+    files = [path for path in files if not _TOOLS & {*path.relative_to(root).parts[:-1], str(path.relative_to(root))}]
     digest = hashlib.sha256()
     for path in sorted(path for path in files if path.suffix in (".py", ".json", ".txt")):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
@@ -159,14 +158,13 @@ def code_fingerprint(root: Path) -> str:
 
 
 _TOOLS = {
-    "cli.py",
-    "compare.py",
-    "convert.py",
-    "data_command.py",
-    "failures.py",
-    "messages.py",
-    "parser_errors.py",
-    "released_layout.py",
-    "released_stage.py",
+    "reproduce",
+    "released",
+    "umd/cli.py",
+    "umd/commands/compare.py",
+    "umd/commands/data.py",
+    "umd/commands/failures.py",
+    "umd/commands/messages.py",
+    "umd/commands/parser_errors.py",
 }
 """What reads results, converts checkpoints or words messages: no number of a training comes from it."""

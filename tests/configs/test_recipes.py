@@ -1,0 +1,94 @@
+"""The recipes in configs/recipe against the papers' numbers, which the tables here hold, typed by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+RECIPES = Path(__file__).parents[2] / "configs" / "recipe"
+
+
+class Recipe(NamedTuple):
+    """One stage on one data set, and the values that its paper or, where that is silent, its released code gives.
+
+    `pairs` a step are over all devices and accumulated micro-batches; `duration` is in epochs, or in steps if said.
+    """
+
+    lr: float
+    weight_decay: float
+    schedule: str
+    warmup: float
+    duration: tuple[int, str]
+    pairs: int
+    image_size: int
+    text_length: int
+    heads: float
+    fusion: float
+    crop: bool
+
+
+def epochs(number: int) -> tuple[int, str]:
+    return number, "epochs"
+
+
+UMD_PRETRAIN = {
+    "pretrain": Recipe(1e-5, 0.01, "linear", 0.1, (100_000, "steps"), 256, 288, 64, 5, 5, False),
+}
+UMD_CALIBRATE = {
+    "calibrate_vqa_rad": Recipe(1e-5, 0.01, "linear", 0.1, epochs(60), 64, 384, 32, 5, 5, False),
+    "calibrate_slake": Recipe(5e-6, 0.01, "linear", 0.1, epochs(25), 32, 384, 32, 5, 5, True),
+    "calibrate_vqa_med_2019": Recipe(5e-6, 0.01, "linear", 0.1, epochs(20), 32, 384, 32, 5, 5, True),
+    "calibrate_melinda": Recipe(1e-5, 0.01, "linear", 0.1, epochs(30), 16, 384, 128, 5, 5, True),
+    "calibrate_roco": Recipe(1e-5, 0.01, "linear", 0.1, epochs(20), 128, 384, 64, 5, 5, True),
+}
+UMD_DOWNSTREAM = {
+    "vqa_vqa_rad": Recipe(5e-6, 0.1, "cosine", 0.1, epochs(60), 64, 384, 32, 50, 5, False),
+    "vqa_slake": Recipe(5e-6, 0.01, "cosine", 0.1, epochs(25), 32, 384, 32, 50, 5, True),
+    "vqa_vqa_med_2019": Recipe(5e-6, 0.1, "linear", 0.1, epochs(20), 32, 384, 32, 50, 5, True),
+    "classification_melinda": Recipe(5e-6, 0.01, "cosine", 0.1, epochs(30), 16, 384, 128, 10, 5, True),
+    "retrieval_roco": Recipe(5e-6, 0.1, "cosine", 0.1, epochs(20), 128, 384, 64, 5, 5, True),
+}
+# GGP gives lr, batch size, epochs, the pre-training's warm-up and the fine-tuning's image size; most of the rest is
+# ALBEF's, crops as in UMD.
+GGP = {
+    "contrastive_pretrain_roco": Recipe(3e-4, 0.02, "cosine", 0.05, epochs(30), 32, 256, 64, 1, 1, True),
+    "vqa_generation_vqa_rad": Recipe(3e-5, 0.02, "cosine", 0.05, epochs(40), 32, 384, 32, 1, 1, False),
+    "vqa_generation_slake": Recipe(3e-5, 0.02, "cosine", 0.05, epochs(40), 32, 384, 32, 1, 1, True),
+}
+PAPERS = {**UMD_PRETRAIN, **UMD_CALIBRATE, **UMD_DOWNSTREAM, **GGP}
+
+
+def settings(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+    return content
+
+
+def test_the_table_has_every_recipe() -> None:
+    assert {path.stem for path in RECIPES.glob("*.yaml")} == set(PAPERS)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_recipe_has_its_papers_numbers(name: str) -> None:
+    recipe = settings(name)
+    model, data, trainer = recipe["model"]["init_args"], recipe["data"]["init_args"], recipe["trainer"]
+    optimizer = model["optimizer"]
+    steps = trainer.get("max_steps")
+    if steps is not None:
+        assert trainer["max_epochs"] == -1, "the epochs of the stage's own config would end it earlier"
+    found = Recipe(
+        lr=optimizer["lr"],
+        weight_decay=optimizer["weight_decay"],
+        schedule=optimizer["schedule"],
+        warmup=optimizer["warmup_ratio"],
+        duration=epochs(trainer["max_epochs"]) if steps is None else (steps, "steps"),
+        pairs=trainer["devices"] * data["batch_size"] * trainer.get("accumulate_grad_batches", 1),
+        image_size=model["encoder"]["image_size"],
+        text_length=data["text_length"],
+        heads=optimizer["head_multiplier"],
+        fusion=optimizer["fusion_multiplier"],
+        crop=data["random_resized_crop"],
+    )
+    assert found == PAPERS[name]

@@ -1,0 +1,286 @@
+"""A plan is the papers' graph of stages: what is shared, what it is made from, and with which hyper-parameters."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.configs.test_recipes import GGP, UMD_CALIBRATE, UMD_DOWNSTREAM, UMD_PRETRAIN, Recipe
+from umd.commands.train import run
+from umd.encoders import tokenizer_for
+from umd.reproduce.graph import Graph, Place
+from umd.reproduce.plan import Plan, make_plan
+from umd.reproduce.scales import Setting, split_batch
+from umd.reproduce.steps import Step, Workspace, code_fingerprint
+from umd.reproduce.tables import EXPERIMENTS
+
+ROOT = Path(__file__).parents[3]
+CONFIGS = ROOT / "configs"
+PAPER = Setting("paper", Path("/data"), devices=3)
+RECIPES = UMD_PRETRAIN | UMD_CALIBRATE | UMD_DOWNSTREAM | GGP
+
+
+def plan(name: str, setting: Setting = PAPER, **more: object) -> Plan:
+    experiment = EXPERIMENTS[name]
+    datasets = ["phantom"] if setting.scale == "embedded" else experiment.datasets
+    given: dict[str, Any] = {"rows": [row.name for row in experiment.rows], "datasets": datasets}
+    given |= {"protocols": ["clean", "paper"], "seeds": [0, 1]} | more
+    return make_plan(experiment, setting, **given)
+
+
+def workspace(tmp_path: Path, configs: Path = CONFIGS, code: str = "") -> Workspace:
+    return Workspace(configs, tmp_path / "results", code)
+
+
+def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    both = dict(old)
+    for key, value in new.items():
+        inner = key in old and isinstance(old[key], Mapping) and isinstance(value, Mapping)
+        both[key] = merged(old[key], value) if inner else value
+    return both
+
+
+def settings(step: Step) -> dict[str, Any]:
+    """What a training is run with: its configs on top of each other, then its options, as the parser reads them."""
+    found: dict[str, Any] = {}
+    for name in step.configs:
+        found = merged(found, yaml.safe_load((CONFIGS / name).read_text()))
+    words = iter(step.options)
+    for word in words:
+        if not word.startswith("--") or word == "--callback":
+            continue
+        first, *path = word.removeprefix("--").split(".")
+        content: Any = yaml.safe_load(next(words))
+        if first in ("model", "data") and path:
+            path = ["init_args", *path]
+        for key in reversed([first, *path]):
+            content = {key: content}
+        found = merged(found, content)
+    return found
+
+
+def trainings(setting: Setting = PAPER) -> Iterator[Step]:
+    seen = set()
+    for name in EXPERIMENTS:
+        for step in plan(name, setting).steps:
+            if step.command == "fit" and step not in seen:
+                seen.add(step)
+                yield step
+
+
+def recipe_of(step: Step) -> Recipe:
+    """The papers' numbers for a training, found by its stage and data set."""
+    dataset = next((name for name in ("vqa_rad", "slake", "vqa_med_2019", "melinda") if name in step.label), "roco")
+    return RECIPES["pretrain" if step.stage == "pretrain" else f"{step.stage}_{dataset}"]
+
+
+def test_every_training_at_the_papers_scale_has_the_papers_hyper_parameters() -> None:
+    checked = 0
+    for step in trainings():
+        recipe, found = recipe_of(step), settings(step)
+        model, data, trainer = found["model"]["init_args"], found["data"]["init_args"], found["trainer"]
+        optimizer, encoder = model["optimizer"], model["encoder"]
+        # The baselines of one modality have a rate of their own where they start from nothing.
+        if "lstm" not in step.label:
+            assert optimizer["lr"] == recipe.lr, step
+            assert optimizer["head_multiplier"] == recipe.heads, step
+            assert optimizer["fusion_multiplier"] == recipe.fusion, step
+        assert optimizer["weight_decay"] == recipe.weight_decay, step
+        assert optimizer["schedule"] == recipe.schedule, step
+        assert optimizer["warmup_ratio"] == recipe.warmup, step
+        assert encoder["image_size"] == recipe.image_size, step
+        assert data["text_length"] == recipe.text_length, step
+        assert data.get("random_resized_crop", True) == recipe.crop, step
+        number, unit = recipe.duration
+        assert trainer["max_steps" if unit == "steps" else "max_epochs"] == number, step
+        assert trainer["devices"] == 3, step
+        pairs = 3 * data["batch_size"] * trainer.get("accumulate_grad_batches", 1)
+        assert pairs == pytest.approx(recipe.pairs, rel=0.07), step
+        if step.stage in ("pretrain", "calibrate"):
+            rebuilt = model["reconstruction"]
+            assert rebuilt["alpha"] == (0.5 if "alpha" not in step.label else rebuilt["alpha"]), step
+            assert (rebuilt["text_mask_ratio"], rebuilt["teacher_decay"]) == (0.15, 0.995), step
+        if step.stage in ("pretrain", "calibrate", "vqa", "retrieval"):
+            assert (encoder["vision"], encoder["text"]) == ("clip_vit_b16", "roberta_base"), step
+            assert (encoder["fusion_layers"], encoder["fusion_width"], encoder["fusion_heads"]) == (6, 768, 12), step
+        checked += 1
+    assert checked > 100
+
+
+def test_alpha_reaches_pretraining_and_calibration() -> None:
+    found = {}
+    for cell in plan("figure5", protocols=["clean"], seeds=[0]).cells:
+        calibrated = cell.step.source
+        assert calibrated is not None
+        assert calibrated.source is not None
+        both = {
+            settings(step)["model"]["init_args"]["reconstruction"]["alpha"] for step in (calibrated, calibrated.source)
+        }
+        found[cell.row.name] = both
+    assert found == {"alpha0.2": {0.2}, "alpha0.5": {0.5}, "alpha0.8": {0.8}}
+
+
+def callbacks(step: Step) -> str:
+    """Which of the two methods' callbacks a training keeps."""
+    off = step.options[step.options.index("--callback") + 1 :] if "--callback" in step.options else ()
+    names = {"WeightPerturbation": "perturbation", "ModalityCoordination": "coordination"}
+    listed = [entry["class_path"].rsplit(".")[-1] for entry in settings(step)["trainer"]["callbacks"]]
+    fixed = ", fixed" if "WeightPerturbation.adaptive=false" in off else ""
+    return ", ".join(names[name] for name in names if name in listed and f"{name}=off" not in off) + fixed
+
+
+def test_the_ablation_has_its_eight_lines() -> None:
+    found = {}
+    for cell in plan("table4", protocols=["clean"], seeds=[0], datasets=["vqa_rad"]).cells:
+        chain, step = [], cell.step.source
+        while step is not None:
+            chain.append(step.stage)
+            step = step.source
+        found[cell.row.name] = (chain, callbacks(cell.step))
+    assert found == {
+        "line1": ([], ""),
+        "line2": (["pretrain"], ""),
+        "line3": (["calibrate"], ""),
+        "line4": ([], "coordination"),
+        "line5": (["calibrate", "pretrain"], ""),
+        "line6": (["pretrain"], "coordination"),
+        "line7": (["calibrate"], "coordination"),
+        "line8": (["calibrate", "pretrain"], "coordination"),
+    }
+
+
+def test_the_perturbation_is_where_each_line_says() -> None:
+    found = {}
+    for cell in plan("perturbation-table2", protocols=["clean"], seeds=[0], datasets=["vqa_rad"]).cells:
+        assert cell.step.source is not None
+        found[cell.row.name] = (callbacks(cell.step.source), callbacks(cell.step))
+    assert found == {
+        "none": ("", ""),
+        "pt": ("perturbation", ""),
+        "ft": ("", "perturbation"),
+        "fixed": ("perturbation, fixed", "perturbation, fixed"),
+        "both": ("perturbation", "perturbation"),
+    }
+
+
+def test_stages_are_shared() -> None:
+    made = plan("table1", rows=["umd", "m3ae"])
+    kinds = [step.stage for step in made.steps if step.command == "fit"]
+    # One pre-training a preset; calibration and fine-tuning for 3 data sets, 2 protocols and 2 seeds.
+    assert (kinds.count("pretrain"), kinds.count("calibrate"), kinds.count("vqa")) == (2, 12, 24)
+    whole = next(cell.step for cell in plan("table4").cells if cell.row.name == "line8")
+    assert whole in [cell.step for cell in made.cells if cell.row.name == "umd"]
+
+
+def test_pretraining_on_the_tasks_pairs_never_reads_a_reworded_test_question() -> None:
+    setting = Setting("small", Path("/data"), pretrain_on="task")
+    found = plan("table1", setting, rows=["umd"], datasets=["vqa_rad"])
+    (pretraining,) = [step for step in found.steps if step.stage == "pretrain"]
+    assert settings(pretraining)["data"]["init_args"]["protocol"] == "clean"
+    assert all(step.data in found.steps for step in found.steps if step.command == "fit"), "nothing is trained in vain"
+
+
+def test_a_steps_folder_follows_all_that_its_result_depends_on(tmp_path: Path) -> None:
+    configs = tmp_path / "configs"
+    shutil.copytree(CONFIGS, configs)
+    place = Place("vqa", "phantom", "clean", 0)
+    graph = Graph(Setting())
+    start = graph.pretrain("umd", place)
+    step = graph.finetune(place, start, coordination=True)
+
+    def folder(code: str = "") -> Path:
+        return workspace(tmp_path, configs, code).folder(step)
+
+    before = folder()
+    assert folder() == before
+    assert folder("other code") != before
+    text = (configs / "pretrain.yaml").read_text()
+    (configs / "pretrain.yaml").write_text(text.replace("max_epochs: 8", "max_epochs: 9"))
+    assert folder() != before  # the stage that it starts from is another one
+    (configs / "pretrain.yaml").write_text(text)
+    (configs / "retrieval.yaml").write_text("")
+    assert folder() == before  # no part of it
+
+
+def test_the_code_that_counts(tmp_path: Path) -> None:
+    for package in ("umd", "callbacks", "datamodules"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    before = code_fingerprint(tmp_path)
+    for path in ("umd/reproduce/report.py", "umd/commands/compare.py"):
+        (tmp_path / path).write_text("")
+    assert code_fingerprint(tmp_path) == before
+    for path in ("umd/losses/contrastive.py", "callbacks/weight_perturbation.py", "datamodules/vqa_rad_twins.json"):
+        (tmp_path / path).write_text("")
+        assert code_fingerprint(tmp_path) != before
+        before = code_fingerprint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "devices", "most", "expected"),
+    [(256, 2, 16, (16, 8)), (256, 3, 16, (16, 5)), (64, 3, 16, (11, 2)), (16, 3, 16, (5, 1)), (64, 4, 16, (16, 1))],
+)
+def test_the_pairs_of_a_step_are_kept_on_any_number_of_devices(
+    pairs: int, devices: int, most: int, expected: tuple[int, int]
+) -> None:
+    assert split_batch(pairs, devices, most) == expected
+
+
+@pytest.mark.parametrize("scale", ["embedded", "small", "paper"])
+def test_every_kind_of_training_line_is_understood(
+    scale: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setting = {"embedded": Setting(), "small": Setting("small", Path("/data")), "paper": PAPER}[scale]
+    one_of_each: dict[object, Step] = {}
+    for name in EXPERIMENTS:
+        if scale == "small" and (name.startswith("perturbation") or name == "figure3"):
+            continue
+        for step in plan(name, setting, protocols=["clean"], seeds=[0]).steps:
+            if step.command == "fit":
+                one_of_each.setdefault((step.stage, step.configs), step)
+    here = workspace(tmp_path)
+    for step in one_of_each.values():
+        with pytest.raises(SystemExit) as ended:
+            run([*here.words(step)[1:], "--print_config"])
+        assert ended.value.code == 0, step
+        printed = yaml.safe_load(capsys.readouterr().out)
+        wanted = settings(step)["model"]["init_args"]["optimizer"]["lr"]
+        assert printed["model"]["init_args"]["optimizer"]["lr"] == wanted, step
+        if scale == "embedded":  # works without network
+            encoder = printed["model"]["init_args"]["encoder"]
+            assert encoder["vision_weights"] is None and encoder["text_weights"] is None, step
+            assert tokenizer_for(encoder["text"], None, encoder["text_options"]) == "embedded", step
+
+
+@pytest.mark.parametrize("pretrain_on", ["captions", "task"])
+@pytest.mark.parametrize("scale", ["embedded", "small", "paper"])
+def test_every_plan_names_configs_that_there_are(scale: Any, pretrain_on: Any) -> None:  # noqa: ANN401
+    setting = Setting(scale, Path("/data"), pretrain_on=pretrain_on)
+    for name in EXPERIMENTS:
+        if scale == "small" and (name.startswith("perturbation") or name == "figure3"):
+            continue
+        named = {config for step in plan(name, setting).steps for config in step.configs}
+        assert not [config for config in named if not (CONFIGS / config).is_file()]
+
+
+def test_the_data_that_is_looked_at_is_the_data_that_is_tested_on() -> None:
+    for name, experiment in EXPERIMENTS.items():
+        for _, looked_at in plan(name, Setting(), protocols=["clean"], seeds=[0]).data:
+            tested = next(cell.step for cell in plan(name, Setting()).cells)
+            while tested.data is None:
+                assert tested.source is not None
+                tested = tested.source
+            assert looked_at.configs[0] == tested.configs[0], experiment.name
+
+
+def test_unknown_rows_and_data_sets_are_named() -> None:
+    with pytest.raises(ValueError, match=r"no row 'bert'; it has mae, clip"):
+        plan("table1", rows=["bert"])
+    with pytest.raises(ValueError, match=r"no data set 'phantom'; it has vqa_rad"):
+        plan("table1", datasets=["phantom"])
+    with pytest.raises(ValueError, match="nothing is left to perturb"):
+        plan("perturbation-table2", Setting("small", Path("/data")))

@@ -1,0 +1,83 @@
+"""`umd data`: what a data set holds under the settings in use, before anything is trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
+from rich.console import Console
+
+import datamodules  # noqa: F401 - makes the short class names known to the parser
+from datamodules.base import ImageTextDataModule
+from datamodules.summary import as_csv, summarize, tables
+from umd.commands.messages import show_messages
+from umd.commands.parser_errors import parser_for
+from umd.files import write_whole
+
+SUMMARY_FILE = "summary.json"
+
+_USAGE = "umd data --config FILE [--config FILE ...] [--data.KEY VALUE ...] [--out FOLDER]"
+_NAMES_DATA = {"--config", "--data", "--data.class_path", "--data.help", "--help", "-h"}
+_DESCRIPTION = "Show what a data set holds. Configs may be those of a training: only their part 'data' is used."
+
+
+def main(arguments: list[str]) -> None:
+    """Print the tables; with --out write the same facts, and a row for each test question, to files."""
+    show_messages()
+    data, out = parse(arguments)
+    data.prepare_data()
+    facts, rows = summarize(data)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        if rows:
+            write_whole(out / facts["test_file"], as_csv(rows))
+        write_whole(out / SUMMARY_FILE, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    console = Console()
+    for table in tables(facts):
+        console.print(table)
+    if out is not None:
+        console.print(f"written to {out}: {', '.join(name for name in (SUMMARY_FILE, facts['test_file']) if name)}")
+
+
+def parse(arguments: list[str]) -> tuple[ImageTextDataModule[Any], Path | None]:
+    """The data module that configs and options describe, and the folder to write to.
+
+    Raises:
+        FileNotFoundError: A config is not there.
+        ValueError: A config is no YAML, or nothing says which data module.
+    """
+    parser = parser_for("data")(prog="umd data", usage=_USAGE, description=_DESCRIPTION)
+    parser.add_argument("-c", "--config", action=ActionConfigFile, help="file with a part 'data'; later ones win")
+    parser.add_lightning_class_args(ImageTextDataModule, "data", subclass_mode=True)
+    parser.add_argument("--out", help=f"folder for {SUMMARY_FILE} and a CSV with one row a test question")
+    kept = _data_alone(arguments)
+    if not _NAMES_DATA.intersection(argument.partition("=")[0] for argument in kept):
+        raise ValueError("which data set? Give a --config with a part 'data', or --data CLASS, such as PhantomVQA")
+    given = parser.parse_args(kept)
+    data: ImageTextDataModule[Any] = parser.instantiate(given).data
+    return data, Path(given.out).expanduser() if given.out is not None else None
+
+
+def _data_alone(arguments: Sequence[str]) -> list[str]:
+    """The same arguments, each config replaced by its part `data` (or left out where it has none)."""
+    kept: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        option, equals, value = argument.partition("=")
+        if option not in ("--config", "-c"):
+            kept.append(argument)
+            continue
+        path = Path(value if equals else next(rest, "")).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"--config: there is no file '{path}'")
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"--config: {path} is not a YAML file: {error}") from error
+        if isinstance(content, dict) and content.get("data") is not None:
+            kept.append(f"--config={json.dumps({'data': content['data']})}")
+    return kept

@@ -1,0 +1,115 @@
+"""Recall@K of image-text retrieval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from umd.metrics.intervals import bootstrap_interval
+
+RECALL_AT: Final = (1, 5, 10)
+
+# The keys of a row of `recall_report`, in the order of the table.
+RECALL_REPORT_COLUMNS: Final = ("metric", "queries", "recall", "interval_low", "interval_high")
+
+
+def shortlists(similarity: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """The candidates that a first pass keeps.
+
+    Args:
+        similarity: (M, U), image by text.
+        length: how many are kept for each query.
+
+    Returns:
+        (M, U) bool twice: which texts are kept for an image, and which images for a text.
+    """
+    lists = []
+    for dimension in (1, 0):
+        nearest = similarity.topk(min(length, similarity.shape[dimension]), dim=dimension).indices
+        nothing = torch.zeros_like(similarity, dtype=torch.bool)
+        lists.append(nothing.scatter(dimension, nearest, True))
+    return lists[0], lists[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """The scores of M images and U different texts.
+
+    Attributes:
+        scores: (M, U); only those on a shortlist are read.
+        near_text: (M, U) bool, which texts are on an image's shortlist.
+        near_image: (M, U) bool, which images are on a text's shortlist.
+        text_of: (M,) int64, which of the U texts is an image's own.
+    """
+
+    scores: Tensor
+    near_text: Tensor
+    near_image: Tensor
+    text_of: Tensor
+
+    @property
+    def to_text(self) -> Tensor:
+        """(M, U), minus infinity where a text is not on an image's shortlist."""
+        return self.scores.masked_fill(~self.near_text, -torch.inf)
+
+    @property
+    def to_image(self) -> Tensor:
+        """(M, U), minus infinity where an image is not on a text's shortlist."""
+        return self.scores.masked_fill(~self.near_image, -torch.inf)
+
+    def ranks(self) -> dict[str, Tensor]:
+        """The rank of each of M queries' own counterpart, by direction: see `true_ranks`."""
+        return {
+            "text_to_image": true_ranks(self.to_image[:, self.text_of].T),
+            "image_to_text": true_ranks(self.to_text[:, self.text_of]),
+        }
+
+    def survived(self) -> dict[str, float]:
+        """The share in per cent of true pairs that are on the shortlist, by direction."""
+        pairs = torch.arange(len(self.text_of), device=self.text_of.device)
+        return {
+            name: 100 * float(near[pairs, self.text_of].float().mean())
+            for name, near in (("text_to_image", self.near_image), ("image_to_text", self.near_text))
+        }
+
+
+def true_ranks(scores: Tensor) -> Tensor:
+    """The place of each query's own candidate among all, 1 = first.
+
+    Ties count against the query, and so does what is not a number: its own candidate comes after every other
+    one that does not score less.
+
+    Args:
+        scores: (M, M), query by candidate; query m's own candidate is m.
+
+    Returns:
+        (M,) int64.
+    """
+    own = scores.diagonal()[:, None]
+    return (~(scores < own)).sum(1)
+
+
+def recall(ranks: Mapping[str, Tensor]) -> dict[str, float]:
+    """Recall@K in per cent: `<direction>_recall<K>` for each direction's (M,) ranks, and their `mean_recall`."""
+    values = {
+        f"{direction}_recall{k}": 100 * int((places <= k).sum()) / len(places)
+        for direction, places in ranks.items()
+        for k in RECALL_AT
+    }
+    return {**values, "mean_recall": sum(values.values()) / len(values)}
+
+
+def recall_report(ranks: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    """One row for each direction and K: recall in per cent with its 95 % bootstrap interval over queries."""
+    rows = []
+    for direction, places in ranks.items():
+        for k in RECALL_AT:
+            low, high = bootstrap_interval(places <= k)
+            name = f"{direction.replace('_', ' ')} R@{k}"
+            share = 100 * int((places <= k).sum()) / len(places)
+            rows.append(dict(zip(RECALL_REPORT_COLUMNS, (name, len(places), share, low, high), strict=True)))
+    return rows

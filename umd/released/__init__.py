@@ -1,0 +1,1 @@
+"""Checkpoints of the released code: their layout, and their way into this project."""

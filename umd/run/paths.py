@@ -1,0 +1,63 @@
+"""Where a run's files go."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_STAGES = {
+    "MRPretrain": "pretrain",
+    "TDCalib": "calibrate",
+    "VQAClassifier": "vqa",
+    "Classification": "classification",
+    "Retrieval": "retrieval",
+    "ContrastivePretrain": "contrastive_pretrain",
+    "VQAGenerator": "vqa_generation",
+}
+
+
+def stage_of(class_path: str) -> str:
+    """The folder name of a stage: its own for the project's modules, else the class name in snake case."""
+    name = class_path.rsplit(".", 1)[-1]
+    return _STAGES.get(name) or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def run_folder(runs: str, class_path: str, name: str, subcommand: str) -> Path:
+    """`<runs>/<stage>/<name>` for a training; what else is done with it goes one folder below."""
+    folder = Path(runs) / stage_of(class_path) / name
+    return folder if subcommand == "fit" else folder / subcommand
+
+
+def check_free(folder: Path, *, overwrite: bool, init_from: str | None) -> None:
+    """Make sure that a new training does not mix its files with those of an earlier one.
+
+    Raises:
+        FileExistsError: the folder holds an earlier training, and nothing says what to do with it.
+        ValueError: the training is to replace the one that it starts from.
+    """
+    if not _holds_training(folder):
+        return
+    if not overwrite:
+        raise FileExistsError(
+            f"'{folder}' holds an earlier training. Keep both with --name ANOTHER, go on with "
+            f"--ckpt_path {_to_go_on_from(folder)}, or replace it with --overwrite true"
+        )
+    if init_from and folder.resolve() in Path(init_from).resolve().parents:
+        raise ValueError(f"--overwrite true would delete '{init_from}', from which this training is to start")
+
+
+def _to_go_on_from(folder: Path) -> Path:
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.is_file():
+        return last
+    return max((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+
+
+def _holds_training(folder: Path) -> bool:
+    return any((folder / "checkpoints").glob("*.ckpt"))
+
+
+def folder_of(checkpoint: str | Path) -> Path | None:
+    """The run folder that a checkpoint lies in, None where it lies elsewhere than a run's `checkpoints/`."""
+    parent = Path(checkpoint).parent
+    return parent.parent if parent.name == "checkpoints" else None

@@ -1,0 +1,127 @@
+"""What a checkpoint says about how it was made, and whether that may be taken over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from umd.checkpoints import RECIPE_KEY, read_checkpoint
+from umd.run.paths import stage_of
+
+_TO_GO_ON = {"optimizer state": "optimizer_states", "learning rate schedule": "lr_schedulers", "position": "loops"}
+
+# Those that call nothing that their settings name, and write nowhere but into the run folder.
+_HARMLESS_CALLBACKS = (
+    "DeviceStatsMonitor",
+    "EarlyStopping",
+    "GradientAccumulationScheduler",
+    "LearningRateMonitor",
+    "ModelCheckpoint",
+    "ModelSummary",
+    "RichModelSummary",
+    "RichProgressBar",
+    "TQDMProgressBar",
+    "Timer",
+)
+
+
+def recipe(path: str | Path, *, training: bool = False) -> dict[str, Any]:
+    """What a checkpoint says about how it was made: "model" and "data", as configs have them.
+
+    Args:
+        path: the checkpoint.
+        training: what a training needs to go on too: "trainer", "seed_everything".
+
+    Raises:
+        ValueError: the checkpoint says nothing, so it was not written by this project.
+    """
+    content = read_checkpoint(path)
+    found: Any = content.get(RECIPE_KEY)
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"'{path}' does not say how it was made: it is no checkpoint of this project. "
+            "A released UMD or M3AE checkpoint is read by `umd convert`"
+        )
+    if training and (lacks := [name for name, key in _TO_GO_ON.items() if key not in content]):
+        raise ValueError(
+            f"'{path}' holds no {', '.join(lacks)}: a training cannot go on from it. "
+            f"A new one can start from its weights: --model.init_from {path}"
+        )
+    wanted = ("model", "data", "trainer", "seed_everything") if training else ("model", "data")
+    return {key: found[key] for key in wanted if key in found}
+
+
+def check_classes(settings: Mapping[str, Any], path: str | Path, typed: str) -> None:
+    """Refuse classes that a checkpoint names and that are not known to be harmless: it is data, and names no code.
+
+    Args:
+        settings: what `recipe` found.
+        path: the checkpoint, for the message.
+        typed: what the user gave; a class that is named there too is the user's own choice.
+
+    Raises:
+        ValueError: names the first such class.
+    """
+    for name in _classes(settings):
+        package, _, short = name.rpartition(".")
+        own = name.split(".")[0] in ("umd", "callbacks", "datamodules")
+        known = package.startswith("lightning.pytorch.callbacks") and short in _HARMLESS_CALLBACKS
+        if not (own or known or name in typed):
+            raise ValueError(
+                f"'{path}' asks for the class '{name}', which is not one of this project's. "
+                "If you want it, name it yourself: in a --config, or on the command line"
+            )
+
+
+def check_same_stage(settings: Mapping[str, Any], path: str | Path, class_path: str) -> None:
+    """Refuse to go on with a checkpoint of one stage as another.
+
+    Raises:
+        ValueError: the checkpoint's module is of another class than `class_path`.
+    """
+    there = settings["model"]["class_path"] if "model" in settings else class_path
+    if there.rsplit(".", 1)[-1] != class_path.rsplit(".", 1)[-1]:
+        raise ValueError(
+            f"'{path}' is a checkpoint of {stage_of(there)} ({there}), not of {stage_of(class_path)} ({class_path}). "
+            f"To start from its weights: --model.init_from {path}"
+        )
+
+
+def misfit(path: str | Path, state: Mapping[str, Tensor]) -> str | None:
+    """What of a checkpoint's weights does not fit a module with this state; None where all does."""
+    there = read_checkpoint(path)["state_dict"]
+    wrong = [f"{name} is missing there" for name in state.keys() - there.keys()]
+    wrong += [f"{name} is not known here" for name in there.keys() - state.keys()]
+    wrong += [
+        f"{name} is {tuple(value.shape)} there and {tuple(state[name].shape)} here"
+        for name, value in there.items()
+        if name in state and value.shape != state[name].shape
+    ]
+    if not wrong:
+        return None
+    return "; ".join(sorted(wrong)[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+
+
+def _classes(settings: Any) -> Iterator[str]:  # noqa: ANN401 - nested plain values
+    if isinstance(settings, Mapping):
+        if "class_path" in settings:
+            yield str(settings["class_path"])
+        settings = list(settings.values())
+    if isinstance(settings, list):
+        for value in settings:
+            yield from _classes(value)
+
+
+def differences(old: object, new: object, at: str = "") -> list[str]:
+    """Where `new` departs from `old`, as lines "key: new (checkpoint: old)"; keys that only `new` has are skipped."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return [
+            line
+            for key, value in old.items()
+            if key in new
+            for line in differences(value, new[key], f"{at}.{key}" if at else str(key))
+        ]
+    return [] if old == new else [f"{at}: {new} (checkpoint: {old})"]
