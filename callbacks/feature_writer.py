@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
 from umd.batch import ClassificationBatch, ImageTextBatch, VQABatch
-from umd.files import gather_objects
+from umd.files import UserError, gather_objects
 from umd.protocols import HasPooledFeatures
 
 Arrays = dict[str, NDArray[Any]]
@@ -48,13 +48,13 @@ class FeatureWriter(Callback):
         path: the file that the last prediction wrote (set on rank 0).
 
     Raises:
-        ValueError: `name` is empty or not a bare file name.
+        UserError: `name` is empty or not a bare file name.
     """
 
     def __init__(self, name: str = "features") -> None:
         super().__init__()
         if not name or Path(name).name != name:
-            raise ValueError(f"name: must be a file name without a folder, got {name!r}")
+            raise UserError(f"name: must be a file name without a folder, got {name!r}")
         self.name = name
         self.path: Path | None = None
         self._parts: list[Arrays] = []
@@ -63,13 +63,13 @@ class FeatureWriter(Callback):
         """Forget what came before.
 
         Raises:
-            TypeError: the module does not meet `umd.protocols.HasPooledFeatures`.
-            ValueError: there is more than one predict dataloader, whose indices would collide.
+            UserError: the module does not meet `umd.protocols.HasPooledFeatures`; or there is more than one
+                predict dataloader, whose indices would collide.
         """
         self._parts = []
         _pooling(pl_module)
         if (loaders := len(trainer.num_predict_batches)) > 1:
-            raise ValueError(f"FeatureWriter: writes one split, got {loaders} dataloaders")
+            raise UserError(f"FeatureWriter: writes one split, got {loaders} dataloaders")
 
     def on_predict_batch_end(
         self,
@@ -107,7 +107,7 @@ class FeatureWriter(Callback):
 
 def _pooling(module: LightningModule) -> HasPooledFeatures:
     if not isinstance(module, HasPooledFeatures):
-        raise TypeError(
+        raise UserError(
             f"FeatureWriter: {type(module).__name__} has no method pooled_features(batch) "
             "(umd.protocols.HasPooledFeatures). Take FeatureWriter out of trainer.callbacks."
         )

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, distributed
 from torch.optim import Optimizer
 
-from umd.files import gather_objects
+from umd.files import UserError, gather_objects
 from umd.protocols import HasTerms
 
 OnFault = Literal["stop", "skip"]
@@ -25,7 +25,7 @@ SHOWN = 32
 """Most samples that a message lists of one micro-batch."""
 
 
-class NumericalFaultError(ValueError):
+class NumericalFaultError(UserError):
     """A loss, a gradient or a weight is nan or infinite."""
 
 
@@ -83,15 +83,15 @@ class FiniteGuard(Callback):
         skipped: Optimizer steps skipped so far, earlier parts of a resumed training included.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        UserError: If an argument is out of its range.
     """
 
     def __init__(self, on_fault: OnFault = "stop", in_a_row: int = 10) -> None:
         super().__init__()
         if on_fault not in get_args(OnFault):
-            raise ValueError(f"on_fault is {on_fault!r}: {' or '.join(map(repr, get_args(OnFault)))} is allowed.")
+            raise UserError(f"on_fault is {on_fault!r}: {' or '.join(map(repr, get_args(OnFault)))} is allowed.")
         if in_a_row < 1:
-            raise ValueError(f"in_a_row is {in_a_row!r}: an integer of 1 or more is needed.")
+            raise UserError(f"in_a_row is {in_a_row!r}: an integer of 1 or more is needed.")
         self.on_fault: OnFault = on_fault
         self.in_a_row = in_a_row
         self.skipped = 0

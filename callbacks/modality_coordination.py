@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import Embedding, Parameter
 from torch.optim import Optimizer
 
+from umd.files import UserError
 from umd.protocols import HasModalities
 
 Noise = Literal["modulated", "both", "none"]
@@ -113,17 +114,17 @@ class ModalityCoordination(Callback):
         seed: Seed of the noise.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        UserError: If an argument is out of its range.
     """
 
     def __init__(self, beta: float = 0.1, noise: Noise = "modulated", seed: int = 0) -> None:
         super().__init__()
         if not 0 < beta < float("inf"):
-            raise ValueError(f"beta is {beta!r}: a finite number above 0 is needed.")
+            raise UserError(f"beta is {beta!r}: a finite number above 0 is needed.")
         if noise not in ("modulated", "both", "none"):
-            raise ValueError(f"noise is {noise!r}: 'modulated', 'both' or 'none' is allowed.")
+            raise UserError(f"noise is {noise!r}: 'modulated', 'both' or 'none' is allowed.")
         if seed < 0:
-            raise ValueError(f"seed is {seed!r}: an integer of 0 or more is needed.")
+            raise UserError(f"seed is {seed!r}: an integer of 0 or more is needed.")
         self.beta = beta
         self.noise: Noise = noise
         self.seed = seed

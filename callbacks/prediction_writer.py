@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
-from umd.files import gather_objects, write_whole
+from umd.files import UserError, gather_objects, write_whole
 
 
 def in_split_order(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -43,13 +43,13 @@ class PredictionWriter(Callback):
         path: the file that the last test or prediction wrote (set on rank 0).
 
     Raises:
-        ValueError: `name` is empty or not a bare file name.
+        UserError: `name` is empty or not a bare file name.
     """
 
     def __init__(self, name: str = "predictions") -> None:
         super().__init__()
         if not name or Path(name).name != name:
-            raise ValueError(f"name: must be a file name without a folder, got {name!r}")
+            raise UserError(f"name: must be a file name without a folder, got {name!r}")
         self.name = name
         self.path: Path | None = None
         self._rows: list[dict[str, Any]] = []
@@ -58,7 +58,7 @@ class PredictionWriter(Callback):
         """Forget what came before.
 
         Raises:
-            ValueError: there is more than one predict dataloader, whose indices would collide.
+            UserError: there is more than one predict dataloader, whose indices would collide.
         """
         self._rows = []
         _check_one(len(trainer.num_predict_batches))
@@ -79,12 +79,12 @@ class PredictionWriter(Callback):
         """Keep a batch's rows.
 
         Raises:
-            TypeError: `predict_step` did not return a list of dictionaries.
-            ValueError: a row lacks `index`, or has other keys than the first row.
+            UserError: `predict_step` did not return a list of dictionaries; or a row lacks `index`, or has
+                other keys than the first row.
         """
         source = f"{type(pl_module).__name__}.predict_step"
         if not _are_rows(outputs):
-            raise TypeError(f"{source}: must return a list of dictionaries, got {type(outputs).__name__}")
+            raise UserError(f"{source}: must return a list of dictionaries, got {type(outputs).__name__}")
         self._keep(outputs, source)
 
     def on_test_batch_end(
@@ -99,7 +99,7 @@ class PredictionWriter(Callback):
         """Keep a batch's rows, if there are any.
 
         Raises:
-            ValueError: a row lacks `index`, or has other keys than the first row; or there are rows from more
+            UserError: a row lacks `index`, or has other keys than the first row; or there are rows from more
                 than one test dataloader, whose indices would collide.
         """
         if _are_rows(outputs) and outputs:
@@ -109,9 +109,9 @@ class PredictionWriter(Callback):
     def _keep(self, rows: Sequence[dict[str, Any]], source: str) -> None:
         for row in rows:
             if "index" not in row:
-                raise ValueError(f"{source}: a row lacks the key 'index', it has {sorted(row)}")
+                raise UserError(f"{source}: a row lacks the key 'index', it has {sorted(row)}")
             if self._rows and row.keys() != self._rows[0].keys():
-                raise ValueError(
+                raise UserError(
                     f"{source}: a row has the keys {sorted(row)}, the first one had {sorted(self._rows[0])}"
                 )
             self._rows.append(row)
@@ -143,7 +143,7 @@ def _are_rows(outputs: object) -> bool:
 
 def _check_one(loaders: int) -> None:
     if loaders > 1:
-        raise ValueError(f"PredictionWriter: writes one split, got {loaders} dataloaders")
+        raise UserError(f"PredictionWriter: writes one split, got {loaders} dataloaders")
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:

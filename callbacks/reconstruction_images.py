@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from umd.files import UserError
 from umd.protocols import HasReconstructions
 
 
@@ -44,15 +45,15 @@ class ReconstructionImages(Callback):
         images: number of samples to show; fewer if the batch is smaller.
 
     Raises:
-        ValueError: an argument is below 1.
+        UserError: an argument is below 1.
     """
 
     def __init__(self, every_n_epochs: int = 1, images: int = 4) -> None:
         super().__init__()
         if every_n_epochs < 1:
-            raise ValueError(f"every_n_epochs: must be at least 1, got {every_n_epochs}")
+            raise UserError(f"every_n_epochs: must be at least 1, got {every_n_epochs}")
         if images < 1:
-            raise ValueError(f"images: must be at least 1, got {images}")
+            raise UserError(f"images: must be at least 1, got {images}")
         self.every_n_epochs = every_n_epochs
         self.images = images
         self._last_epoch = -1
@@ -61,7 +62,7 @@ class ReconstructionImages(Callback):
         """Refuse a module that cannot reconstruct.
 
         Raises:
-            TypeError: the module does not meet `umd.protocols.HasReconstructions`.
+            UserError: the module does not meet `umd.protocols.HasReconstructions`.
         """
         _reconstructing(pl_module)
 
@@ -119,7 +120,7 @@ def _boards(trainer: Trainer) -> list[TensorBoardLogger]:
 
 def _reconstructing(module: LightningModule) -> HasReconstructions:
     if not isinstance(module, HasReconstructions):
-        raise TypeError(
+        raise UserError(
             f"ReconstructionImages: {type(module).__name__} has no method reconstruct(batch) "
             "(umd.protocols.HasReconstructions). Take ReconstructionImages out of trainer.callbacks."
         )

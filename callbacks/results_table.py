@@ -19,7 +19,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from umd.files import write_whole
+from umd.files import UserError, write_whole
 from umd.protocols import HasReport
 
 _KEYS: Final = ("title", "notes", "columns", "rows")
@@ -88,13 +88,13 @@ class ResultsTable(Callback):
         paths: the files that the last test wrote: the JSON and the CSV.
 
     Raises:
-        ValueError: `name` is empty or not a bare file name.
+        UserError: `name` is empty or not a bare file name.
     """
 
     def __init__(self, name: str = "results") -> None:
         super().__init__()
         if not name or Path(name).name != name:
-            raise ValueError(f"name: must be a file name without a folder, got {name!r}")
+            raise UserError(f"name: must be a file name without a folder, got {name!r}")
         self.name = name
         self.paths: tuple[Path, ...] = ()
 
@@ -102,7 +102,7 @@ class ResultsTable(Callback):
         """Refuse a module that keeps no report.
 
         Raises:
-            TypeError: the module does not meet `umd.protocols.HasReport`.
+            UserError: the module does not meet `umd.protocols.HasReport`.
         """
         _reporting(pl_module)
 
@@ -110,7 +110,7 @@ class ResultsTable(Callback):
         """Write the report and show it.
 
         Raises:
-            ValueError: the report lacks a part, or a row has other keys than the columns.
+            UserError: the report lacks a part, or a row has other keys than the columns.
         """
         # Asked for on every rank, so that a module may exchange between ranks in its report.
         report = _checked(_reporting(pl_module).test_report(), pl_module)
@@ -131,7 +131,7 @@ class ResultsTable(Callback):
 
 def _reporting(module: LightningModule) -> HasReport:
     if not isinstance(module, HasReport):
-        raise TypeError(
+        raise UserError(
             f"ResultsTable: {type(module).__name__} has no method test_report() (umd.protocols.HasReport). "
             "Add one to the module, or take ResultsTable out of trainer.callbacks."
         )
@@ -142,11 +142,11 @@ def _checked(report: Mapping[str, Any], module: LightningModule) -> dict[str, An
     """The report with undefined numbers as None, once its parts are known to be there."""
     source = f"{type(module).__name__}.test_report()"
     if missing := [key for key in _KEYS if key not in report]:
-        raise ValueError(f"{source}: lacks {', '.join(missing)}; it must have {', '.join(_KEYS)}")
+        raise UserError(f"{source}: lacks {', '.join(missing)}; it must have {', '.join(_KEYS)}")
     columns = list(report["columns"])
     for place, row in enumerate(report["rows"]):
         if set(row) != set(columns):
-            raise ValueError(f"{source}: row {place} has the keys {sorted(row)}, the columns are {columns}")
+            raise UserError(f"{source}: row {place} has the keys {sorted(row)}, the columns are {columns}")
     rows = [{column: _finite(row[column]) for column in columns} for row in report["rows"]]
     return {"title": report["title"], "notes": list(report["notes"]), "columns": columns, "rows": rows}
 

@@ -17,6 +17,8 @@ from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from umd.files import UserError
+
 Norm = Literal["encoder", "tensor"]
 
 
@@ -125,7 +127,7 @@ class WeightPerturbation(Callback):
         norm: Norms over the whole named module ("encoder"), or tensor by tensor ("tensor").
 
     Raises:
-        ValueError: If an argument is out of its range.
+        UserError: If an argument is out of its range.
     """
 
     def __init__(
@@ -139,12 +141,12 @@ class WeightPerturbation(Callback):
     ) -> None:
         super().__init__()
         if isinstance(modules, str) or not modules or not all(isinstance(m, str) and m for m in modules):
-            raise ValueError(f"modules is {modules!r}: a list of dotted submodule names is needed, at least one.")
+            raise UserError(f"modules is {modules!r}: a list of dotted submodule names is needed, at least one.")
         for name, value in (("delta", delta), ("fixed_weight", fixed_weight), ("epsilon", epsilon)):
             if not 0 < value < float("inf"):
-                raise ValueError(f"{name} is {value!r}: a finite number above 0 is needed.")
+                raise UserError(f"{name} is {value!r}: a finite number above 0 is needed.")
         if norm not in ("encoder", "tensor"):
-            raise ValueError(f"norm is {norm!r}: 'encoder' or 'tensor' is allowed.")
+            raise UserError(f"norm is {norm!r}: 'encoder' or 'tensor' is allowed.")
         self.modules = tuple(modules)
         self.adaptive = adaptive
         self.delta = delta

@@ -19,6 +19,7 @@ from datamodules.problems import Problems
 from datamodules.tokenization import build_tokenizer, tokenizer_from_state, tokenizer_state
 from datamodules.transforms import evaluation_transform, training_transform
 from umd.batch import ImageTextBatch
+from umd.files import UserError
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         seed: Of the order and the augmentation of the training split; the splits do not depend on it.
 
     Raises:
-        ValueError: A number is out of its range.
+        UserError: A number is out of its range.
     """
 
     title: ClassVar[str]
@@ -82,7 +83,7 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         least = {"image_size": 1, "text_length": 3, "batch_size": 1, "num_workers": 0, "seed": 0}
         for argument, value in zip(least, (image_size, text_length, batch_size, num_workers, seed), strict=True):
             if value < least[argument]:
-                raise ValueError(f"{argument} must be at least {least[argument]}, not {value}")
+                raise UserError(f"{argument} must be at least {least[argument]}, not {value}")
         self.save_hyperparameters()
         self.root = Path(root).expanduser()
         self.tokenizer_name = tokenizer
@@ -110,7 +111,7 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
             problems: Takes rows that cannot be used.
 
         Raises:
-            FileNotFoundError: Not one split is there; `nothing_found` words it.
+            UserError: Not one split is there; `nothing_found` words it.
         """
 
     def locate(self, image: str) -> Path:
@@ -125,14 +126,14 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         """What turns a list of items into a batch."""
         return ImageTextCollate(self.tokenizer, self.text_length)
 
-    def nothing_found(self) -> FileNotFoundError:
+    def nothing_found(self) -> UserError:
         """The error for a root that holds nothing of this data set."""
         if not self.root.is_dir():
             held = "there is no such folder"
         else:
             names = sorted(path.name for path in self.root.iterdir())
             held = f"it holds {', '.join(names[:8]) or 'nothing'}{', ...' if len(names) > 8 else ''}"
-        return FileNotFoundError(f"{self.title}: looked in {self.root} for {self.layout}; {held}")
+        return UserError(f"{self.title}: looked in {self.root} for {self.layout}; {held}")
 
     def has_split(self, split: Split) -> bool:
         """Whether the data set (under the protocol in use) has this split."""
@@ -147,14 +148,13 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         """The usable rows of a split; checks its images when first asked.
 
         Raises:
-            FileNotFoundError: The data set has no such split.
-            ValueError: Not one of its rows can be used.
+            UserError: The data set has no such split; or not one of its rows can be used.
         """
         if split in self._usable:
             return self._usable[split]
         published = self._read()
         if split not in published:
-            raise FileNotFoundError(
+            raise UserError(
                 f"{self.title}: no {split} split in {self.root} (there: {', '.join(published) or 'none'}); "
                 f"looked for {self.layout}"
             )
@@ -174,7 +174,7 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
                         f"{record.sample_id} ({record.image})",
                     )
         if not usable:
-            raise ValueError(f"the {split} split has no usable row (root {self.root}). {self._problems}")
+            raise UserError(f"the {split} split has no usable row (root {self.root}). {self._problems}")
         self._problems.warn()
         self._usable[split] = usable
         self._looked_at[split] = looked_at

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, get_args
 from datamodules.base import ImageTextDataModule, Split
 from datamodules.files import NotJSONError, parse_json, read_lines
 from datamodules.problems import Problems
+from umd.files import UserError
 
 SPLIT_SEED = 20200513
 """Of MedICaT's shuffle; not the training seed, so that all seeds share one split."""
@@ -129,7 +130,7 @@ class RadiologyCaptions(ImageTextDataModule[CaptionRecord]):
         seed: Of order, augmentation and choice of text.
 
     Raises:
-        ValueError: None of the three folders is given, or an argument is out of its range.
+        UserError: None of the three folders is given, or an argument is out of its range.
     """
 
     title: ClassVar[str] = "ROCO + MedICaT"
@@ -156,7 +157,7 @@ class RadiologyCaptions(ImageTextDataModule[CaptionRecord]):
     ) -> None:
         base = root or roco_root or medicat_root
         if base is None:
-            raise ValueError(f"{self.title}: give root, roco_root or medicat_root")
+            raise UserError(f"{self.title}: give root, roco_root or medicat_root")
         super().__init__(
             base,
             tokenizer=tokenizer,
@@ -189,13 +190,13 @@ class RadiologyCaptions(ImageTextDataModule[CaptionRecord]):
         """Reads the annotations of the sets that are there.
 
         Raises:
-            FileNotFoundError: A folder that was named is not there, or neither data set is.
+            UserError: A folder that was named is not there, or neither data set is.
         """
         splits: dict[Split, list[CaptionRecord]] = {}
         for name, folder in self.folders.items():
             if not folder.is_dir():
                 if self._given[name] is not None:
-                    raise FileNotFoundError(f"{name}_root: there is no folder {folder}")
+                    raise UserError(f"{name}_root: there is no folder {folder}")
                 continue
             found = self._read_roco(folder, problems) if name == "roco" else self._read_medicat(folder, problems)
             self._present.append(name)
@@ -231,7 +232,7 @@ class RadiologyCaptions(ImageTextDataModule[CaptionRecord]):
                 for name, caption in read_roco(path, problems)
             ]
         if not found:
-            raise FileNotFoundError(
+            raise UserError(
                 f"ROCO: looked in {folder} for {{train,validation,test}}/radiology/captions.txt; none there"
             )
         return found
@@ -240,7 +241,7 @@ class RadiologyCaptions(ImageTextDataModule[CaptionRecord]):
         files = sorted(folder.glob("*.jsonl"))
         if len(files) != 1:
             names = ", ".join(file.name for file in files) or "none"
-            raise FileNotFoundError(f"MedICaT: looked in {folder} for one .jsonl file; found {names}")
+            raise UserError(f"MedICaT: looked in {folder} for one .jsonl file; found {names}")
         records = read_medicat(
             files[0],
             problems,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.problems import Problems
+from umd.files import UserError
 
 MOST_BYTES = 256 * 2**20
 """Larger files that must be read whole (JSON, CSV) are refused; the largest published one has 5 MB."""
@@ -24,33 +25,33 @@ def read_whole(path: Path) -> bytes:
     """The bytes of a file.
 
     Raises:
-        ValueError: It has more than `MOST_BYTES`, which is looked up before it is read, or cannot be read.
+        UserError: It has more than `MOST_BYTES`, which is looked up before it is read, or cannot be read.
     """
     try:
         size = path.stat().st_size
         if size <= MOST_BYTES:
             return path.read_bytes()
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    raise ValueError(f"{path} has {size:,} bytes; more than {MOST_BYTES:,} are not read: is it the right file?")
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    raise UserError(f"{path} has {size:,} bytes; more than {MOST_BYTES:,} are not read: is it the right file?")
 
 
 def read_rows(path: Path, problems: Problems) -> list[dict[str, Any]]:
     """The rows of a JSON file that holds one list of objects; anything else in the list is a counted problem.
 
     Raises:
-        ValueError: The file is no JSON, holds no list, or an empty one, or is too large; names the file and the place.
+        UserError: The file is no JSON, holds no list, or an empty one, or is too large; names the file and the place.
     """
     try:
         content = parse_json(read_whole(path).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a JSON file: {error}") from error
+        raise UserError(f"{path} is not a JSON file: {error}") from error
     except NotJSONError as error:
-        raise ValueError(f"{path} is not a JSON file: {error}") from error
+        raise UserError(f"{path} is not a JSON file: {error}") from error
     if not isinstance(content, list):
-        raise ValueError(f"{path} should hold a list of rows, it holds a {type(content).__name__}")
+        raise UserError(f"{path} should hold a list of rows, it holds a {type(content).__name__}")
     if not content:
-        raise ValueError(f"{path} holds a list without rows")
+        raise UserError(f"{path} holds a list without rows")
     rows = []
     for number, row in enumerate(content):
         if isinstance(row, dict):
@@ -60,7 +61,7 @@ def read_rows(path: Path, problems: Problems) -> list[dict[str, Any]]:
     return rows
 
 
-class NotJSONError(ValueError):
+class NotJSONError(UserError):
     """A text that is no JSON, or none that can be used; the message says where, and does not name the file."""
 
 
@@ -93,7 +94,7 @@ def read_lines(path: Path, problems: Problems) -> Iterator[tuple[str, str]]:
     """The lines of a text file that are neither blank nor broken UTF-8, each after its "file:number".
 
     Raises:
-        ValueError: A line is too long to be one, the file is UTF-16, or it cannot be read; names the file.
+        UserError: A line is too long to be one, the file is UTF-16, or it cannot be read; names the file.
     """
     try:
         with path.open("rb") as file:
@@ -102,9 +103,9 @@ def read_lines(path: Path, problems: Problems) -> Iterator[tuple[str, str]]:
                 number += 1
                 where = f"{path.name}:{number}"
                 if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                    raise ValueError(f"{path} is UTF-16; save the file as UTF-8")
+                    raise UserError(f"{path} is UTF-16; save the file as UTF-8")
                 if len(line) > MOST_LINE_BYTES:
-                    raise ValueError(f"{path}, line {number}: longer than {MOST_LINE_BYTES:,} bytes, so no text file")
+                    raise UserError(f"{path}, line {number}: longer than {MOST_LINE_BYTES:,} bytes, so no text file")
                 if b"\0" in line:
                     problems.add("line with NUL bytes, left out", where)
                     continue
@@ -116,4 +117,4 @@ def read_lines(path: Path, problems: Problems) -> Iterator[tuple[str, str]]:
                 if text.strip():
                     yield where, text
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from datamodules.dicom import is_dicom, read_dicom
+from umd.files import UserError
 
 CACHE_MARGIN = 1.15
 """A cached image's shorter side over the image size: what a crop of 90 % of the area needs and some."""
@@ -25,7 +26,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded. Others that Pillow knows run programs of their own (PostScript) or are no images of a data set."""
 
 
-class ImageError(ValueError):
+class ImageError(UserError):
     """An image that cannot be used; the message says why and does not name the file."""
 
 

@@ -15,6 +15,7 @@ from datamodules.files import read_whole
 from datamodules.loading import Item
 from datamodules.problems import Problems
 from umd.batch import ClassificationBatch, ImageTextBatch
+from umd.files import UserError
 
 Label = Literal["i_meth", "p_meth", "i_meth_label", "p_meth_label"]
 
@@ -47,26 +48,26 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """These columns of a CSV file, as text without outer blanks; an empty cell is "".
 
     Raises:
-        ValueError: The file is no UTF-8, no CSV, too large, or lacks a column; names the file and the place.
+        UserError: The file is no UTF-8, no CSV, too large, or lacks a column; names the file and the place.
     """
     content = read_whole(path)
     try:
         content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{path}, line {line}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
+        raise UserError(f"{path}, line {line}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
     if (place := content.find(0)) >= 0:
         line = content.count(b"\n", 0, place) + 1
-        raise ValueError(f"{path}, line {line}: a NUL byte, so no CSV file")
+        raise UserError(f"{path}, line {line}: a NUL byte, so no CSV file")
     try:
         # The header is read as a row, so that a row with more cells than it has is an error and never shifts.
         rows = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna("")
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path} is not a CSV file with a header: {error}") from error
+        raise UserError(f"{path} is not a CSV file with a header: {error}") from error
     header = [name.strip() for name in rows.iloc[0]]
     if missing := [column for column in columns if column not in header]:
         named = " and no ".join(f"'{column}'" for column in missing)
-        raise ValueError(f"{path}: no column {named} (there: {', '.join(header)})")
+        raise UserError(f"{path}: no column {named} (there: {', '.join(header)})")
     return pd.DataFrame({column: rows[header.index(column)].iloc[1:].str.split().str.join(" ") for column in columns})
 
 
@@ -102,7 +103,7 @@ class MELINDA(ImageTextDataModule[ClassificationRecord]):
         seed: Of order and augmentation.
 
     Raises:
-        ValueError: An argument is out of its range.
+        UserError: An argument is out of its range.
     """
 
     title: ClassVar[str] = "MELINDA"
@@ -123,7 +124,7 @@ class MELINDA(ImageTextDataModule[ClassificationRecord]):
         seed: int = 0,
     ) -> None:
         if label not in get_args(Label):
-            raise ValueError(f"label must be one of {', '.join(get_args(Label))}, not '{label}'")
+            raise UserError(f"label must be one of {', '.join(get_args(Label))}, not '{label}'")
         super().__init__(
             root,
             tokenizer=tokenizer,
@@ -141,8 +142,7 @@ class MELINDA(ImageTextDataModule[ClassificationRecord]):
         """Reads the split files that are there.
 
         Raises:
-            FileNotFoundError: None of them is.
-            ValueError: A file lacks a column, or is no CSV in UTF-8.
+            UserError: None of them is; or a file lacks a column, or is no CSV in UTF-8.
         """
         splits: dict[Split, list[ClassificationRecord]] = {
             split: self._records(name, problems) for split, name in SPLIT_FILES.items() if (self.root / name).is_file()
@@ -165,10 +165,10 @@ class MELINDA(ImageTextDataModule[ClassificationRecord]):
         """The classes of train.csv, sorted; those of the other splits do not count.
 
         Raises:
-            FileNotFoundError: There is no train.csv.
+            UserError: There is no train.csv.
         """
         if not self.has_split("train"):
-            raise FileNotFoundError(f"{self.title}: the classes are those of train.csv, which {self.root} lacks")
+            raise UserError(f"{self.title}: the classes are those of train.csv, which {self.root} lacks")
         return tuple(sorted({record.label for record in self._read()["train"]}))
 
     def make_collate(self) -> Callable[[Sequence[Item[Any]]], ImageTextBatch]:

@@ -16,6 +16,7 @@ from datamodules.captions import RadiologyCaptions
 from datamodules.phantom_files import VERSION, build_once, write_roco, write_vqa_rad
 from datamodules.phantom_studies import draw_splits
 from datamodules.vqa_rad import VQARAD
+from umd.files import UserError
 
 
 def default_root(name: str) -> Path:
@@ -45,7 +46,7 @@ class PhantomVQA(VQARAD):
         seed: Of order and augmentation (not of the data: several seeds share one phantom).
 
     Raises:
-        ValueError: An argument is out of its range.
+        UserError: An argument is out of its range.
     """
 
     title: ClassVar[str] = "phantom"
@@ -89,7 +90,7 @@ class PhantomVQA(VQARAD):
         """Writes the files unless they are there.
 
         Raises:
-            FileExistsError: `root` holds something else.
+            UserError: `root` holds something else.
         """
         seed = self.phantom_seed
 
@@ -118,7 +119,7 @@ class PhantomCaptions(RadiologyCaptions):
         seed: Of order and augmentation (not of the data: several seeds share one phantom).
 
     Raises:
-        ValueError: An argument is out of its range.
+        UserError: An argument is out of its range.
     """
 
     title: ClassVar[str] = "phantom"
@@ -157,7 +158,7 @@ class PhantomCaptions(RadiologyCaptions):
         """Writes the files unless they are there.
 
         Raises:
-            FileExistsError: `root` holds something else.
+            UserError: `root` holds something else.
         """
         seed = self.phantom_seed
 
@@ -179,8 +180,8 @@ def check_arguments(size: int, phantom_seed: int) -> None:
     """Checks the arguments that all phantoms have.
 
     Raises:
-        ValueError: One is out of its range.
+        UserError: One is out of its range.
     """
     for argument, value, least in (("size", size, 2), ("phantom_seed", phantom_seed, 0)):
         if value < least:
-            raise ValueError(f"{argument} must be at least {least}, not {value}")
+            raise UserError(f"{argument} must be at least {least}, not {value}")

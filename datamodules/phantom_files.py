@@ -21,6 +21,7 @@ from PIL import Image
 from datamodules.phantom_images import render
 from datamodules.phantom_studies import Study
 from datamodules.phantom_text import Question, ask, caption
+from umd.files import UserError
 
 Splits = Mapping[str, Sequence[Study]]
 """Studies by split: "train", "validation", "test"; a layout without validation has no use for one."""
@@ -48,7 +49,7 @@ def write_vqa_rad(splits: Splits, root: Path, *, questions: int = 6, framed: flo
         seed: Of the choice of questions.
 
     Raises:
-        ValueError: A split is missing or unknown, or there are too many questions.
+        UserError: A split is missing or unknown, or there are too many questions.
     """
     _check_names(splits, ("train", "test"))
     (root / "images").mkdir()
@@ -89,7 +90,7 @@ def write_slake(splits: Splits, root: Path, *, questions: int = 6, seed: int = 0
         seed: Of the choice of questions.
 
     Raises:
-        ValueError: A split is missing or unknown, or there are too many questions.
+        UserError: A split is missing or unknown, or there are too many questions.
     """
     _check_names(splits, tuple(_SLAKE_FILES))
     rows: dict[str, list[dict[str, Any]]] = {split: [] for split in splits}
@@ -129,7 +130,7 @@ def write_roco(splits: Splits, root: Path, *, seed: int = 0) -> None:
         seed: Of the choice of wordings.
 
     Raises:
-        ValueError: A split is missing or unknown.
+        UserError: A split is missing or unknown.
     """
     _check_names(splits, tuple(_SLAKE_FILES))
     rng = np.random.default_rng(seed)
@@ -157,7 +158,7 @@ def write_melinda(splits: Splits, root: Path, *, seed: int = 0) -> None:
         seed: Of the choice of wordings.
 
     Raises:
-        ValueError: A split is missing or unknown.
+        UserError: A split is missing or unknown.
     """
     _check_names(splits, tuple(_MELINDA_FILES))
     rng = np.random.default_rng(seed)
@@ -184,7 +185,7 @@ def build_once(root: Path, stamp: Mapping[str, Any], write: Callable[[Path], Non
         write: Writes the files into the (existing, empty) folder that it is given.
 
     Raises:
-        FileExistsError: `root` holds another phantom, or files that are no phantom's.
+        UserError: `root` holds another phantom, or files that are no phantom's.
     """
     content = dict(stamp, version=VERSION)
     if _holds(root, content):
@@ -209,13 +210,13 @@ def _holds(root: Path, content: Mapping[str, Any]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     if not (root / STAMP_FILE).is_file():
-        raise FileExistsError(
+        raise UserError(
             f"{root} exists and was not written by the phantom generator (it has no {STAMP_FILE}): "
             "give another root, or none for the default"
         )
     found = json.loads((root / STAMP_FILE).read_text(encoding="utf-8"))
     if found != content:
-        raise FileExistsError(
+        raise UserError(
             f"{root} holds another phantom: asked for {dict(content)}, found {found}. "
             "Give another root, or delete that folder"
         )
@@ -224,7 +225,7 @@ def _holds(root: Path, content: Mapping[str, Any]) -> bool:
 
 def _check_names(splits: Splits, expected: tuple[str, ...]) -> None:
     if set(splits) != set(expected):
-        raise ValueError(f"splits must be {', '.join(expected)}, got {', '.join(splits) or 'none'}")
+        raise UserError(f"splits must be {', '.join(expected)}, got {', '.join(splits) or 'none'}")
 
 
 def _asked(splits: Splits, questions: int, seed: int) -> Iterator[tuple[str, int, Study, list[Question]]]:

@@ -13,6 +13,8 @@ from typing import Literal
 
 import numpy as np
 
+from umd.files import UserError
+
 Organ = Literal["head", "chest", "abdomen"]
 Modality = Literal["CT", "MRI", "X-ray"]
 Plane = Literal["axial", "coronal", "sagittal"]
@@ -122,10 +124,10 @@ def draw_studies(count: int, seed: int, stream: int = 0) -> list[Study]:
         stream: Number of an independent stream of the same seed (one a split).
 
     Raises:
-        ValueError: `count` or `seed` is negative.
+        UserError: `count` or `seed` is negative.
     """
     if count < 0 or seed < 0:
-        raise ValueError(f"count and seed must be at least 0, got count={count}, seed={seed}")
+        raise UserError(f"count and seed must be at least 0, got count={count}, seed={seed}")
     rng = np.random.default_rng([seed, stream])
     deck = list(product(ORGANS, _VIEWS, _FINDINGS))
     studies: list[Study] = []

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from datamodules.phantom_studies import MAX_LESIONS, MODALITIES, ORGANS, PLANES, SIDES, Study
+from umd.files import UserError
 
 QuestionType = Literal["MODALITY", "ORGAN", "PLANE", "POS", "COUN", "PRES"]
 Form = Literal["open", "choice", "yes/no"]
@@ -193,10 +194,10 @@ def ask(studies: Sequence[Study], per_image: int, rng: np.random.Generator) -> l
         For each study its questions.
 
     Raises:
-        ValueError: `per_image` is out of range.
+        UserError: `per_image` is out of range.
     """
     if not 1 <= per_image <= 8:
-        raise ValueError(f"per_image must be from 1 to 8, got {per_image}")
+        raise UserError(f"per_image must be from 1 to 8, got {per_image}")
     given: Counter[tuple[str, str]] = Counter()
     asked: Counter[str] = Counter()
 

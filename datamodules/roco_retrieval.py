@@ -16,6 +16,7 @@ from datamodules.collate import ImageTextCollate, tokenize
 from datamodules.loading import EndlessSequence, Item
 from datamodules.problems import Problems
 from umd.batch import ImageTextBatch, RetrievalBatch
+from umd.files import UserError
 
 SHUFFLE_SEED = 42
 """Of the shuffle before the first test pairs are taken, as the field does it; not the training seed."""
@@ -45,7 +46,7 @@ class PairsWithOthers(EndlessSequence[CaptionRecord]):
         number: Other texts a pair.
 
     Raises:
-        ValueError: The split has too few different texts.
+        UserError: The split has too few different texts.
     """
 
     def __init__(self, pairs: EndlessSequence[CaptionRecord], number: int) -> None:
@@ -57,7 +58,7 @@ class PairsWithOthers(EndlessSequence[CaptionRecord]):
         for record in self.records:
             texts.setdefault(record.text.casefold(), record.text)
         if len(texts) <= number:
-            raise ValueError(
+            raise UserError(
                 f"other_texts: {number} a pair need at least {number + 1} different texts in the training split, "
                 f"which has {len(texts)}"
             )
@@ -114,7 +115,7 @@ class ROCORetrieval(RadiologyCaptions):
         seed: Of order, augmentation and choice of the other texts.
 
     Raises:
-        ValueError: An argument is out of its range.
+        UserError: An argument is out of its range.
     """
 
     title: ClassVar[str] = "ROCO"
@@ -141,7 +142,7 @@ class ROCORetrieval(RadiologyCaptions):
         given = (other_texts, validation_pairs, test_pairs, minimum_words)
         for argument, value in zip(least, given, strict=True):
             if value < least[argument]:
-                raise ValueError(f"{argument} must be at least {least[argument]}, not {value}")
+                raise UserError(f"{argument} must be at least {least[argument]}, not {value}")
         super().__init__(
             roco_root=root,
             tokenizer=tokenizer,

@@ -9,6 +9,7 @@ from datamodules.base import Split
 from datamodules.files import read_rows
 from datamodules.problems import Problems
 from datamodules.vqa import VQADataModule, VQARecord, vqa_record
+from umd.files import UserError
 
 SPLIT_FILES: dict[Split, str] = {"train": "train.json", "validation": "validate.json", "test": "test.json"}
 
@@ -34,7 +35,7 @@ class SLAKE(VQADataModule):
         seed: Of order and augmentation.
 
     Raises:
-        ValueError: An argument is out of its range.
+        UserError: An argument is out of its range.
     """
 
     title: ClassVar[str] = "SLAKE"
@@ -75,8 +76,7 @@ class SLAKE(VQADataModule):
         """Reads the split files that are there.
 
         Raises:
-            FileNotFoundError: None of them is.
-            ValueError: A file holds no question in these languages.
+            UserError: None of them is; or a file holds no question in these languages.
         """
         splits: dict[Split, list[VQARecord]] = {}
         for split, name in SPLIT_FILES.items():
@@ -103,5 +103,5 @@ class SLAKE(VQADataModule):
         ]
         if not kept:
             found = sorted({str(row.get("q_lang")) for row in rows})
-            raise ValueError(f"languages: {self.root / name} has none of {self.languages}, but {found}")
+            raise UserError(f"languages: {self.root / name} has none of {self.languages}, but {found}")
         return [record for record in kept if record is not None]

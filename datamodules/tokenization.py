@@ -14,6 +14,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from umd.files import UserError
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
@@ -41,13 +43,13 @@ def build_tokenizer(name: str) -> PreTrainedTokenizerFast:
             tokenizer.
 
     Raises:
-        FileNotFoundError: There is no such folder, or no such model in reach; says what to provide.
-        ValueError: It is no fast tokenizer, or it has no padding or mask token.
+        UserError: There is no such folder, or no such model in reach; says what to provide; or it is no fast
+            tokenizer, or it has no padding or mask token.
     """
     tokenizer = _embedded() if name == EMBEDDED else _pretrained(name)
     missing = [token for token in ("pad_token", "mask_token") if getattr(tokenizer, token) is None]
     if missing:
-        raise ValueError(f"tokenizer '{name}' has no {' and no '.join(missing)}: masked language modelling needs both")
+        raise UserError(f"tokenizer '{name}' has no {' and no '.join(missing)}: masked language modelling needs both")
     return tokenizer
 
 
@@ -105,7 +107,7 @@ def _pretrained(name: str) -> PreTrainedTokenizerFast:
     folder = Path(name).expanduser()
     provide = "a folder with tokenizer.json and tokenizer_config.json (as `save_pretrained` writes them)"
     if not folder.is_dir() and (folder.is_absolute() or name.startswith((".", "~"))):
-        raise FileNotFoundError(f"tokenizer: no folder {name}; give {provide}, a hub name, or '{EMBEDDED}'")
+        raise UserError(f"tokenizer: no folder {name}; give {provide}, a hub name, or '{EMBEDDED}'")
     try:
         if folder.is_dir():
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
@@ -116,10 +118,10 @@ def _pretrained(name: str) -> PreTrainedTokenizerFast:
                 tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise FileNotFoundError(
+        raise UserError(
             f"tokenizer '{name}' cannot be loaded ({reason}). Without network, give {provide} "
             f"as `tokenizer`, or '{EMBEDDED}' for the shipped one"
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ValueError(f"tokenizer '{name}' is a {type(tokenizer).__name__}, not a fast one: no word boundaries")
+        raise UserError(f"tokenizer '{name}' is a {type(tokenizer).__name__}, not a fast one: no word boundaries")
     return tokenizer

@@ -18,6 +18,7 @@ from datamodules.collate import ImageTextCollate, tokenize
 from datamodules.loading import Item
 from datamodules.problems import Problems
 from umd.batch import ImageTextBatch, VQABatch
+from umd.files import UserError
 
 SPLIT_SEED = 20180516
 """Of the validation images; not the training seed, so that all seeds share one split."""
@@ -124,11 +125,11 @@ def carve_by_image(records: Sequence[VQARecord], fraction: float) -> tuple[list[
     The choice depends on the image names and `SPLIT_SEED` alone. Both parts keep at least one image.
 
     Raises:
-        ValueError: There are not two images.
+        UserError: There are not two images.
     """
     images = sorted({record.image for record in records})
     if len(images) < 2:
-        raise ValueError(f"cannot carve a validation split out of {len(images)} image(s): set validation_fraction=0")
+        raise UserError(f"cannot carve a validation split out of {len(images)} image(s): set validation_fraction=0")
     random.Random(SPLIT_SEED).shuffle(images)
     held_out = set(images[: min(max(round(fraction * len(images)), 1), len(images) - 1)])
     kept = [record for record in records if record.image not in held_out]
@@ -178,7 +179,7 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         seed: Of order and augmentation.
 
     Raises:
-        ValueError: An argument is out of its range.
+        UserError: An argument is out of its range.
     """
 
     def __init__(
@@ -197,9 +198,9 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         seed: int = 0,
     ) -> None:
         if protocol not in ("clean", "paper"):
-            raise ValueError(f"protocol must be 'clean' or 'paper', not '{protocol}'")
+            raise UserError(f"protocol must be 'clean' or 'paper', not '{protocol}'")
         if not 0 <= validation_fraction < 1:
-            raise ValueError(f"validation_fraction must be in [0, 1), not {validation_fraction}")
+            raise UserError(f"validation_fraction must be in [0, 1), not {validation_fraction}")
         super().__init__(
             root,
             tokenizer=tokenizer,

@@ -10,6 +10,7 @@ from datamodules.base import Split
 from datamodules.files import read_lines
 from datamodules.problems import Problems
 from datamodules.vqa import VQADataModule, VQARecord
+from umd.files import UserError
 
 Category = Literal["modality", "plane", "organ", "abnormality"]
 
@@ -61,7 +62,7 @@ class VQAMed2019(VQADataModule):
         seed: Of order and augmentation.
 
     Raises:
-        ValueError: An argument is out of its range.
+        UserError: An argument is out of its range.
     """
 
     title: ClassVar[str] = "VQA-Med-2019"
@@ -85,7 +86,7 @@ class VQAMed2019(VQADataModule):
     ) -> None:
         chosen = DEFAULT_CATEGORIES if categories is None else tuple(categories)
         if not chosen or not set(chosen) <= set(CATEGORIES):
-            raise ValueError(f"categories must be some of {', '.join(CATEGORIES)}, not {list(chosen)}")
+            raise UserError(f"categories must be some of {', '.join(CATEGORIES)}, not {list(chosen)}")
         super().__init__(
             root,
             protocol=protocol,
@@ -105,7 +106,7 @@ class VQAMed2019(VQADataModule):
         """Reads the splits whose folders are there.
 
         Raises:
-            FileNotFoundError: None of them is, or a folder lacks its file of questions.
+            UserError: None of them is, or a folder lacks its file of questions.
         """
         splits: dict[Split, list[VQARecord]] = {}
         for split, names in FOLDERS.items():
@@ -177,8 +178,8 @@ def existing(path: Path) -> Path:
     """The same path.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        UserError: There is no such file.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{VQAMed2019.title}: there is no {path.name} in {path.parent}")
+        raise UserError(f"{VQAMed2019.title}: there is no {path.name} in {path.parent}")
     return path

@@ -22,6 +22,7 @@ from datamodules.base import Split
 from datamodules.files import read_rows
 from datamodules.problems import Problems
 from datamodules.vqa import VQADataModule, VQARecord, vqa_record
+from umd.files import UserError
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ class VQARAD(VQADataModule):
         seed: Of order and augmentation.
 
     Raises:
-        ValueError: An argument is out of its range.
+        UserError: An argument is out of its range.
     """
 
     title: ClassVar[str] = "VQA-RAD"
@@ -132,7 +133,7 @@ class VQARAD(VQADataModule):
         seed: int = 0,
     ) -> None:
         if annotations not in ("auto", "single", "split"):
-            raise ValueError(f"annotations must be 'auto', 'single' or 'split', not '{annotations}'")
+            raise UserError(f"annotations must be 'auto', 'single' or 'split', not '{annotations}'")
         super().__init__(
             root,
             protocol=protocol,
@@ -152,8 +153,8 @@ class VQARAD(VQADataModule):
         """Reads the annotations, in the order of the original file whichever form is read.
 
         Raises:
-            FileNotFoundError: Neither form is there, or not the one asked for.
-            ValueError: A file of the split form holds questions that are none of the published ones.
+            UserError: Neither form is there, or not the one asked for; or a file of the split form holds
+                questions that are none of the published ones.
         """
         single = self.root / SINGLE_FILE
         if self.annotations == "single" or (self.annotations == "auto" and single.is_file()):
@@ -217,7 +218,7 @@ class VQARAD(VQADataModule):
             ]
             if other:
                 shown = ", ".join(map(str, other[:5])) + (", ..." if len(other) > 5 else "")
-                raise ValueError(
+                raise UserError(
                     f"{self.root / name}: {len(other)} of {len(rows)} rows have another image or question than the "
                     f"published row of that number (qid {shown}), so nothing says whether they reword a test "
                     f"question. Leave them out, or put the original '{SINGLE_FILE}' there, which shows it"

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from umd.encoders.pretrained import interpolate_positions
+from umd.files import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -44,23 +45,22 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint on the CPU, as data: nothing in it is executed.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a checkpoint, cut short, or one that would run code when read.
+        UserError: no such file; or not a checkpoint, cut short, or one that would run code when read.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no checkpoint '{path}'")
+        raise UserError(f"there is no checkpoint '{path}'")
     if not is_zipfile(path):
-        raise ValueError(f"'{path}' is not a complete checkpoint: it was cut short or is another kind of file")
+        raise UserError(f"'{path}' is not a complete checkpoint: it was cut short or is another kind of file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        raise ValueError(
+        raise UserError(
             f"'{path}' holds more than plain data and is not read, since reading it could run code"
         ) from error
     except RuntimeError as error:
-        raise ValueError(f"'{path}' is not a complete checkpoint: it is damaged or another kind of archive") from error
+        raise UserError(f"'{path}' is not a complete checkpoint: it is damaged or another kind of archive") from error
     if not isinstance(content, dict) or "state_dict" not in content:
-        raise ValueError(f"'{path}' is not a training checkpoint: it holds no 'state_dict'")
+        raise UserError(f"'{path}' is not a training checkpoint: it holds no 'state_dict'")
     return content
 
 
@@ -113,14 +113,14 @@ def hand_over(
         translate: gives the earlier stage's weights the names and shapes that they have in the new one.
 
     Raises:
-        ValueError: no name in common, a tensor of another shape, or a part (such as the encoder) that has
+        UserError: no name in common, a tensor of another shape, or a part (such as the encoder) that has
             tensors on one side only.
     """
     source = dict(translate(read_checkpoint(path)["state_dict"]))
     wanted = {name: value for name, value in module.state_dict().items() if name.startswith(tuple(prefixes))}
     state = {name: source[name] for name in wanted if name in source}
     if not state:
-        raise ValueError(
+        raise UserError(
             f"'{path}' has nothing under {', '.join(prefixes)}: it is no checkpoint of an earlier stage "
             f"(it holds {_by_module(list(source)) or 'no weights'})"
         )
@@ -143,7 +143,7 @@ def hand_over(
         if name.split(".")[0] in parts
     ]
     if wrong:
-        raise ValueError(
+        raise UserError(
             f"the weights in '{path}' are of another architecture than this stage's settings: "
             + "; ".join(wrong[:5])
             + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
 
+from umd.files import UserError
+
 _OWN_COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("umd.commands.compare", "put the test results of several runs into one table"),
     "reproduce": ("umd.reproduce", "make a table or figure of the papers, all stages of it"),
@@ -57,51 +59,27 @@ def _run(given: list[str]) -> None:
     elif command in _OWN_COMMANDS:
         _in_the_users_words(import_module(_OWN_COMMANDS[command][0]).main, given[1:])
     elif command in _LIGHTNING_COMMANDS:
-        from lightning.fabric.utilities.exceptions import MisconfigurationException
-
         from umd.commands.train import run
 
-        _in_the_users_words(run, given, MisconfigurationException)
+        _in_the_users_words(run, given)
     else:
         known = ", ".join([*_LIGHTNING_COMMANDS, *_OWN_COMMANDS])
         sys.stderr.write(f"umd: there is no command '{command}'; there are {known}\n")
         raise SystemExit(2)
 
 
-def _in_the_users_words(function: Callable[[list[str]], None], arguments: list[str], *more: type[Exception]) -> None:
-    """Show an error that this project raised on purpose as its message alone; any other keeps its traceback."""
-    expected: tuple[type[Exception], ...] = (ValueError, OSError, TypeError, ImportError, *more)
+def _in_the_users_words(function: Callable[[list[str]], None], arguments: list[str]) -> None:
+    """Show a `UserError`, or one behind the error that was raised, as its message alone; others keep the traceback."""
     try:
         function(arguments)
-    except expected as error:
-        ours = _raised_here(error) or _refused(error)
-        if ours is None:
+    except Exception as error:
+        clear: BaseException | None = error
+        while clear is not None and not isinstance(clear, UserError):
+            clear = clear.__cause__
+        if clear is None:
             raise
-        sys.stderr.write(f"umd: {ours}\n")
+        sys.stderr.write(f"umd: {clear}\n")
         raise SystemExit(2) from error
-
-
-def _refused(error: Exception) -> OSError | None:
-    """What the machine refused to do, in words; None for another error."""
-    if not isinstance(error, OSError):
-        return None
-    from umd.commands.failures import CANNOT_WRITE  # which imports lightning
-
-    if error.errno not in CANNOT_WRITE:
-        return None
-    return OSError(f"{error.strerror}: {error.filename}" if error.filename else error.strerror)
-
-
-def _raised_here(error: BaseException | None) -> BaseException | None:
-    """The error itself, or the one behind it, that a line of this project raised; None where a library did."""
-    while error is not None:
-        frame = error.__traceback__
-        while frame is not None and frame.tb_next is not None:
-            frame = frame.tb_next
-        if frame and frame.tb_frame.f_globals["__name__"].split(".")[0] in ("umd", "callbacks", "datamodules"):
-            return error
-        error = error.__cause__
-    return None
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
+from umd.files import UserError
+
 Schedule = Literal["linear", "cosine", "constant_with_warmup"]
 
 
@@ -42,11 +44,11 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         """Check what the type system cannot."""
         if self.schedule not in get_args(Schedule):
-            raise ValueError(f"schedule is '{self.schedule}'; allowed: {', '.join(get_args(Schedule))}")
+            raise UserError(f"schedule is '{self.schedule}'; allowed: {', '.join(get_args(Schedule))}")
         if not 0 <= self.warmup_ratio < 1:
-            raise ValueError(f"warmup_ratio is {self.warmup_ratio}; it must lie in [0, 1)")
+            raise UserError(f"warmup_ratio is {self.warmup_ratio}; it must lie in [0, 1)")
         if self.lr <= 0:
-            raise ValueError(f"lr is {self.lr}; it must be positive")
+            raise UserError(f"lr is {self.lr}; it must be positive")
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class ParameterGroup:
 
 
 def check_partition(module: Module, groups: Iterable[ParameterGroup]) -> None:
-    """Raise ValueError unless each trainable parameter of `module` stands in exactly one group, by identity."""
+    """Raise UserError unless each trainable parameter of `module` stands in exactly one group, by identity."""
     names = {id(parameter): name for name, parameter in module.named_parameters() if parameter.requires_grad}
     seen: set[int] = set()
     for group in groups:
@@ -73,11 +75,11 @@ def check_partition(module: Module, groups: Iterable[ParameterGroup]) -> None:
             if not parameter.requires_grad:
                 continue
             if id(parameter) in seen:
-                raise ValueError(f"{names.get(id(parameter), 'a parameter')} stands in two parameter groups")
+                raise UserError(f"{names.get(id(parameter), 'a parameter')} stands in two parameter groups")
             seen.add(id(parameter))
     forgotten = [name for key, name in names.items() if key not in seen]
     if forgotten:
-        raise ValueError(f"in no parameter group: {', '.join(forgotten[:5])}")
+        raise UserError(f"in no parameter group: {', '.join(forgotten[:5])}")
 
 
 def build_adamw(groups: Sequence[ParameterGroup], config: OptimizerConfig, fused: bool = True) -> AdamW:
@@ -104,7 +106,7 @@ def build_adamw(groups: Sequence[ParameterGroup], config: OptimizerConfig, fused
                     }
                 )
     if not settings:
-        raise ValueError("nothing to train: every parameter is frozen")
+        raise UserError("nothing to train: every parameter is frozen")
     on_cpu = all(p.device.type == "cpu" for setting in settings for p in setting["params"])
     return AdamW(settings, lr=config.lr, betas=config.betas, eps=config.eps, fused=(on_cpu and fused) or None)
 

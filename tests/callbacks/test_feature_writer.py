@@ -16,6 +16,7 @@ from callbacks import FeatureWriter
 from tests.synthetic import ANSWERS, ENCODER, OPTIMIZER, Batches, quiet_trainer, vqa_batch
 from umd.batch import VQABatch
 from umd.encoders.multimodal import Pooled
+from umd.files import UserError
 from umd.modules import VQAClassifier
 
 
@@ -99,6 +100,6 @@ def test_a_module_without_pooled_features_is_refused(tmp_path: Path) -> None:
         def predict_step(self, batch: VQABatch, batch_idx: int) -> None:
             pass
 
-    with pytest.raises(TypeError, match=r"Other has no method pooled_features.*Take FeatureWriter out"):
+    with pytest.raises(UserError, match=r"Other has no method pooled_features.*Take FeatureWriter out"):
         quiet_trainer(tmp_path, FeatureWriter()).predict(Other(), datamodule=Batches([vqa_batch()]))
     assert list(tmp_path.iterdir()) == []

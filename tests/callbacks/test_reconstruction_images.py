@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from callbacks.reconstruction_images import ReconstructionImages, reconstruction_grid
+from umd.files import UserError
 
 SIZE = 6
 DATA = torch.rand(10, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
@@ -148,7 +149,7 @@ def test_without_tensorboard_there_is_one_warning_and_no_work(tmp_path: Path) ->
 
 
 def test_a_module_that_cannot_reconstruct_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="BoringModel has no method reconstruct"):
+    with pytest.raises(UserError, match="BoringModel has no method reconstruct"):
         fit(BoringModel(), tmp_path, ReconstructionImages())
 
 

@@ -13,6 +13,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from rich.console import Console
 
 from callbacks.results_table import ResultsTable, results_view, table_cells
+from umd.files import UserError
 
 REPORT: dict[str, Any] = {
     "title": "VQA-RAD [test split], protocol clean",
@@ -144,7 +145,7 @@ def test_a_fast_dev_run_leaves_the_results_of_a_real_one_alone(
 
 
 def test_a_module_without_a_report_is_refused_before_the_test(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match=r"BoringModel has no method test_report"):
+    with pytest.raises(UserError, match=r"BoringModel has no method test_report"):
         run_test(BoringModel(), ResultsTable(), tmp_path)
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from datamodules import MELINDA, SLAKE, VQARAD, ImageTextDataModule, RadiologyCaptions, VQADataModule, VQAMed2019
 from datamodules.problems import Problems
 from datamodules.vqa_rad import SINGLE_FILE, TEST_FILE, TRAIN_FILE, question_digest
+from umd.files import UserError
 
 VQA_RAD_ROW = {
     "qid": 1,
@@ -163,7 +164,7 @@ def test_useless_lines_are_counted_not_kept(tmp_path: Path) -> None:
     file.write_bytes(b"no tab\n" * 50_000)
     tracemalloc.start()
     try:
-        with pytest.raises(FileNotFoundError, match="ROCO"):
+        with pytest.raises(UserError, match="ROCO"):
             data.read(problems := Problems("ROCO"))
         assert tracemalloc.get_traced_memory()[1] < 2**21
     finally:

@@ -11,6 +11,7 @@ from PIL import Image
 from datamodules import SLAKE, RadiologyCaptions
 from datamodules.captions import CaptionRecord, read_medicat, read_roco, split_medicat
 from datamodules.problems import Problems
+from umd.files import UserError
 
 
 def test_slake_trains_without_its_test_split(shared_data: Path) -> None:
@@ -21,7 +22,7 @@ def test_slake_trains_without_its_test_split(shared_data: Path) -> None:
     assert {record.answer for record in data.records("validation")} <= set(data.answers)
     clean = SLAKE(str(shared_data / "slake"))
     assert set(clean.answers) == {record.answer for record in clean.records("train")}
-    with pytest.raises(FileNotFoundError, match=r"no test split .* test\.json"):
+    with pytest.raises(UserError, match=r"no test split .* test\.json"):
         data.setup("test")
     assert not data.has_test_split
     with pytest.raises(ValueError, match=r"none of \['zh'\], but \['en'\]"):
@@ -104,7 +105,7 @@ def test_broken_lines_and_missing_images_are_one_warning(tmp_path: Path) -> None
 def test_captions_need_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="give root, roco_root or medicat_root"):
         RadiologyCaptions()
-    with pytest.raises(FileNotFoundError, match=r"looked in .* for roco/"):
+    with pytest.raises(UserError, match=r"looked in .* for roco/"):
         RadiologyCaptions(str(tmp_path)).setup("fit")
-    with pytest.raises(FileNotFoundError, match=r"medicat_root: there is no folder .*elsewhere"):
+    with pytest.raises(UserError, match=r"medicat_root: there is no folder .*elsewhere"):
         RadiologyCaptions(str(tmp_path), medicat_root="elsewhere").setup("fit")

@@ -25,6 +25,7 @@ from datamodules.tokenization import build_tokenizer, tokenizer_from_state, toke
 from datamodules.vqa import with_unique_ids
 from tests.datamodules.samples import row, write_vqa
 from umd.batch import VQABatch
+from umd.files import UserError
 
 
 def test_batch_shapes_and_masks(tmp_path: Path) -> None:
@@ -68,7 +69,7 @@ def test_tokenizer_state_needs_no_folder(tmp_path: Path) -> None:
     for file in folder.iterdir():
         file.unlink()
     folder.rmdir()
-    with pytest.raises(FileNotFoundError, match=r"no folder .*tokenizer\.json"):
+    with pytest.raises(UserError, match=r"no folder .*tokenizer\.json"):
         _ = VQARAD(str(root), tokenizer=str(folder)).tokenizer
     restored = VQARAD(str(root), tokenizer=str(folder))
     restored.setup("test")
@@ -90,7 +91,7 @@ def test_state_forgets_truncation_and_keeps_special_tokens() -> None:
 
 def test_unreachable_tokenizer_says_what_to_provide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(FileNotFoundError, match=r"'nobody/nothing' cannot be loaded .*tokenizer\.json"):
+    with pytest.raises(UserError, match=r"'nobody/nothing' cannot be loaded .*tokenizer\.json"):
         build_tokenizer("nobody/nothing")
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from datamodules import MELINDA, PhantomClassification
 from umd.batch import ClassificationBatch
+from umd.files import UserError
 from umd.protocols import HasClasses
 
 HEADER = ("figure_file", "caption", "i_meth", "p_meth", "i_meth_label", "p_meth_label")
@@ -128,9 +129,9 @@ def test_files_that_are_no_such_table_are_errors(root: Path) -> None:
 
 def test_classes_need_the_training_file(root: Path) -> None:
     (root / "train.csv").unlink()
-    with pytest.raises(FileNotFoundError, match=r"those of train\.csv, which .* lacks"):
+    with pytest.raises(UserError, match=r"those of train\.csv, which .* lacks"):
         _ = MELINDA(str(root)).classes
-    with pytest.raises(FileNotFoundError, match=r"looked in .* for melinda_images/, train\.csv, .* it holds 0\.jpg"):
+    with pytest.raises(UserError, match=r"looked in .* for melinda_images/, train\.csv, .* it holds 0\.jpg"):
         MELINDA(str(root / "melinda_images")).setup("test")
     with pytest.raises(ValueError, match=r"label must be one of i_meth, p_meth, .* not 'method'"):
         MELINDA(str(root), label="method")  # type: ignore[arg-type]

@@ -33,6 +33,7 @@ from datamodules.phantom_studies import MODALITIES, ORGANS, PLANES, Study, draw_
 from datamodules.phantom_text import ask, caption
 from datamodules.slake import SLAKE
 from umd.batch import ImageTextBatch, VQABatch
+from umd.files import UserError
 
 TWO = {"train": 8, "test": 3}
 THREE = {"train": 8, "validation": 3, "test": 3}
@@ -250,7 +251,7 @@ def test_bad_arguments_are_named(tmp_path: Path) -> None:
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="was not written by the phantom generator"):
+    with pytest.raises(UserError, match="was not written by the phantom generator"):
         PhantomVQA(str(tmp_path), size=6).prepare_data()
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
@@ -261,7 +262,7 @@ def test_another_phantom_is_left_alone(tmp_path: Path) -> None:
     before = digest(root)
     PhantomVQA(str(root), size=6, seed=7, batch_size=2).prepare_data()
     for other in (PhantomVQA(str(root), size=6, phantom_seed=1), PhantomCaptions(str(root), size=6)):
-        with pytest.raises(FileExistsError, match="holds another phantom"):
+        with pytest.raises(UserError, match="holds another phantom"):
             other.prepare_data()
     assert digest(root) == before
     assert [path.name for path in tmp_path.iterdir()] == ["root"]
@@ -284,7 +285,7 @@ def test_of_two_at_once_the_first_to_finish_wins(tmp_path: Path) -> None:
     def beaten(folder: Path) -> None:
         build_once(root.with_name("next"), {"size": 2}, lambda other: None)
 
-    with pytest.raises(FileExistsError, match="holds another phantom"):
+    with pytest.raises(UserError, match="holds another phantom"):
         build_once(root.with_name("next"), {"size": 1}, beaten)
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from datamodules import PhantomRetrieval, ROCORetrieval
 from umd.batch import RetrievalBatch
+from umd.files import UserError
 
 TEXTS = ["Chest film of a child.", "chest film OF a child.", "Axial scan of the head.", "Axial scan of the head."]
 TEXTS += [f"Image number {number} of a long series, with{' more' * number} words." for number in range(6)]
@@ -130,7 +131,7 @@ def test_errors_name_the_argument_or_the_folder(root: Path) -> None:
         ROCORetrieval(str(root), other_texts=8).train_dataloader()
     with pytest.raises(ValueError, match="test_pairs must be at least 1, not 0"):
         ROCORetrieval(str(root), test_pairs=0)
-    with pytest.raises(FileNotFoundError, match=r"looked in .*/train for \{train,validation,test\}/radiology"):
+    with pytest.raises(UserError, match=r"looked in .*/train for \{train,validation,test\}/radiology"):
         ROCORetrieval(str(root / "train")).setup("fit")
 
 

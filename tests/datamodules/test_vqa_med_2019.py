@@ -12,6 +12,7 @@ from PIL import Image
 from datamodules import VQAMed2019
 from datamodules.base import Split
 from datamodules.problems import Problems
+from umd.files import UserError
 
 FILES = {
     "modality": "C1_Modality",
@@ -131,10 +132,10 @@ def test_missing_files_and_wrong_arguments_are_named(tmp_path: Path) -> None:
     root = write(tmp_path / "data", published=True)
     folder = root / "ImageClef-2019-VQA-Med-Training" / "QAPairsByCategory"
     (folder / "C3_Organ_train.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=rf"no C3_Organ_train\.txt in {folder}"):
+    with pytest.raises(UserError, match=rf"no C3_Organ_train\.txt in {folder}"):
         VQAMed2019(str(root)).setup("fit")
     assert VQAMed2019(str(root), categories=["plane"]).has_split("train")
-    with pytest.raises(FileNotFoundError, match=r"ImageClef-2019-VQA-Med-Training/ \(or train/\).* it holds data"):
+    with pytest.raises(UserError, match=r"ImageClef-2019-VQA-Med-Training/ \(or train/\).* it holds data"):
         VQAMed2019(str(tmp_path)).setup("fit")
     with pytest.raises(ValueError, match=r"categories must be some of modality, plane, .* not \['colour'\]"):
         VQAMed2019(str(root), categories=["colour"])  # type: ignore[list-item]

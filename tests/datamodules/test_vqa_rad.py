@@ -11,6 +11,7 @@ from datamodules import VQARAD
 from datamodules.answers import ceiling
 from datamodules.problems import Problems
 from datamodules.vqa_rad import SINGLE_FILE, TEST_FILE, TRAIN_FILE
+from umd.files import UserError
 
 Form = Literal["single", "split"]
 
@@ -101,10 +102,10 @@ def test_published_validation_file_is_used_under_paper_only(shared_data: Path, t
 
 
 def test_wrong_root_names_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=f"absent for images/ and '{SINGLE_FILE}'.*no such folder"):
+    with pytest.raises(UserError, match=f"absent for images/ and '{SINGLE_FILE}'.*no such folder"):
         VQARAD(str(tmp_path / "absent")).setup("fit")
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(FileNotFoundError, match=r"trainset\.json and testset\.json; it holds notes\.txt"):
+    with pytest.raises(UserError, match=r"trainset\.json and testset\.json; it holds notes\.txt"):
         VQARAD(str(tmp_path)).setup("fit")
     (tmp_path / SINGLE_FILE).write_text('[{"qid": 1},')
     with pytest.raises(ValueError, match=f"{SINGLE_FILE} is not a JSON file.*line 1"):

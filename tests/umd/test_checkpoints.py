@@ -17,6 +17,7 @@ from torch.nn import functional
 from tests.synthetic import ENCODER, M3AE, OPTIMIZER, RECONSTRUCTION
 from umd.checkpoints import hand_over, read_checkpoint, to_plain
 from umd.encoders import EncoderConfig
+from umd.files import UserError
 from umd.modules import MRPretrain, TDCalib
 from umd.modules.objectives import ReconstructionConfig
 
@@ -67,9 +68,9 @@ def test_an_unsafe_checkpoint_is_refused_and_runs_nothing(tmp_path: Path, monkey
 
 
 def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="absent"):
+    with pytest.raises(UserError, match="absent"):
         read_checkpoint(tmp_path / "absent.ckpt")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UserError):
         read_checkpoint(tmp_path)
     path = tmp_path / "file.ckpt"
     path.write_text("some text")

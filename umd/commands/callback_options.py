@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from umd.files import UserError
+
 
 def with_options(callbacks: Sequence[Any], options: Sequence[str]) -> list[Any]:
     """The callbacks of a config after these options, in their order.
@@ -18,26 +20,26 @@ def with_options(callbacks: Sequence[Any], options: Sequence[str]) -> list[Any]:
             the value). NAME is the class's own name.
 
     Raises:
-        ValueError: an option is worded otherwise, or the config has no callback, or more than one, of this name.
+        UserError: an option is worded otherwise, or the config has no callback, or more than one, of this name.
     """
     kept = list(callbacks)
     for option in options:
         key, equals, value = option.partition("=")
         name, _, argument = key.partition(".")
         if not equals or not name or not (argument or value == "off"):
-            raise ValueError(f"--callback {option}: NAME=off or NAME.ARGUMENT=VALUE is needed")
+            raise UserError(f"--callback {option}: NAME=off or NAME.ARGUMENT=VALUE is needed")
         found = [callback for callback in kept if _name(callback) == name]
         if len(found) != 1:
             names = [_name(callback) for callback in kept]
             near = get_close_matches(name, names, n=1)
-            raise ValueError(
+            raise UserError(
                 f"--callback {option}: the config has {len(found) or 'no'} callback{'s' * (len(found) > 1)} "
                 f"'{name}', but {', '.join(names) or 'none'}" + (f"; did you mean {near[0]}?" if near else "")
             )
         if argument:
             arguments = found[0].get("init_args")
             if arguments is None or argument not in arguments:
-                raise ValueError(
+                raise UserError(
                     f"--callback {option}: {name} has no argument '{argument}', but "
                     f"{', '.join(vars(arguments)) if arguments is not None else 'none'}"
                 )

@@ -11,18 +11,20 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from umd.files import UserError, write_whole, writing
+
 
 def read_results(run: Path) -> dict[str, Any]:
     """The report that a run's test wrote.
 
     Raises:
-        FileNotFoundError: the run has no test results.
+        UserError: the run has no test results.
     """
     path = run if run.suffix == ".json" else run / "results.json"
     if not run.exists():
-        raise FileNotFoundError(f"there is no run '{run}'")
+        raise UserError(f"there is no run '{run}'")
     if not path.is_file():
-        raise FileNotFoundError(f"'{run}' has no results.json: test it first (umd test --ckpt_path ...)")
+        raise UserError(f"'{run}' has no results.json: test it first (umd test --ckpt_path ...)")
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
@@ -31,7 +33,7 @@ def comparison(runs: list[Path]) -> pd.DataFrame:
     """One row a run and group: run, title, and the columns of the runs' own reports.
 
     Raises:
-        ValueError: the runs are of different tasks.
+        UserError: the runs are of different tasks.
     """
     rows: list[dict[str, Any]] = []
     columns: list[str] = []
@@ -39,7 +41,7 @@ def comparison(runs: list[Path]) -> pd.DataFrame:
         report = read_results(run)
         columns = columns or report["columns"]
         if report["columns"] != columns:
-            raise ValueError(f"'{run}' is of another task than '{runs[0]}': its results have other columns")
+            raise UserError(f"'{run}' is of another task than '{runs[0]}': its results have other columns")
         rows += [{"run": label, "title": report["title"], **row} for row in report["rows"]]
     return pd.DataFrame(rows)
 
@@ -48,11 +50,11 @@ def labels(runs: list[Path]) -> list[str]:
     """The shortest ends of the paths that tell the runs apart.
 
     Raises:
-        ValueError: a run is given twice.
+        UserError: a run is given twice.
     """
     folders = [(run.parent if run.suffix == ".json" else run).resolve() for run in runs]
     if len(set(folders)) != len(folders):
-        raise ValueError("a run is given twice")
+        raise UserError("a run is given twice")
     for length in range(1, max(len(folder.parts) for folder in folders) + 1):
         short = ["/".join(folder.parts[-length:]) for folder in folders]
         if len(set(short)) == len(short):
@@ -96,5 +98,6 @@ def main(arguments: list[str]) -> None:
     for title in dict.fromkeys(rows["title"]):
         console.print(f"{', '.join(dict.fromkeys(rows.loc[rows['title'] == title, 'run']))}: {title}")
     if given.csv:
-        given.csv.parent.mkdir(parents=True, exist_ok=True)
-        rows.to_csv(given.csv, index=False)
+        with writing(given.csv):
+            given.csv.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(given.csv, rows.to_csv(index=False))

@@ -16,7 +16,7 @@ from datamodules.base import ImageTextDataModule
 from datamodules.summary import as_csv, summarize, tables
 from umd.commands.messages import show_messages
 from umd.commands.parser_errors import parser_for
-from umd.files import write_whole
+from umd.files import UserError, write_whole, writing
 
 SUMMARY_FILE = "summary.json"
 
@@ -32,7 +32,8 @@ def main(arguments: list[str]) -> None:
     data.prepare_data()
     facts, rows = summarize(data)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
         if rows:
             write_whole(out / facts["test_file"], as_csv(rows))
         write_whole(out / SUMMARY_FILE, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
@@ -47,8 +48,7 @@ def parse(arguments: list[str]) -> tuple[ImageTextDataModule[Any], Path | None]:
     """The data module that configs and options describe, and the folder to write to.
 
     Raises:
-        FileNotFoundError: A config is not there.
-        ValueError: A config is no YAML, or nothing says which data module.
+        UserError: A config is not there; or a config is no YAML, or nothing says which data module.
     """
     parser = parser_for("data")(prog="umd data", usage=_USAGE, description=_DESCRIPTION)
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="file with a part 'data'; later ones win")
@@ -56,7 +56,7 @@ def parse(arguments: list[str]) -> tuple[ImageTextDataModule[Any], Path | None]:
     parser.add_argument("--out", help=f"folder for {SUMMARY_FILE} and a CSV with one row a test question")
     kept = _data_alone(arguments)
     if not _NAMES_DATA.intersection(argument.partition("=")[0] for argument in kept):
-        raise ValueError("which data set? Give a --config with a part 'data', or --data CLASS, such as PhantomVQA")
+        raise UserError("which data set? Give a --config with a part 'data', or --data CLASS, such as PhantomVQA")
     given = parser.parse_args(kept)
     data: ImageTextDataModule[Any] = parser.instantiate(given).data
     return data, Path(given.out).expanduser() if given.out is not None else None
@@ -73,11 +73,11 @@ def _data_alone(arguments: Sequence[str]) -> list[str]:
             continue
         path = Path(value if equals else next(rest, "")).expanduser()
         if not path.is_file():
-            raise FileNotFoundError(f"--config: there is no file '{path}'")
+            raise UserError(f"--config: there is no file '{path}'")
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"--config: {path} is not a YAML file: {error}") from error
+            raise UserError(f"--config: {path} is not a YAML file: {error}") from error
         if isinstance(content, dict) and content.get("data") is not None:
             kept.append(f"--config={json.dumps({'data': content['data']})}")
     return kept

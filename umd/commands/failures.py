@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-CANNOT_WRITE = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EFBIG,
-    errno.ENOTDIR,
-    errno.EEXIST,
-}
-"""What the machine refuses, whoever asks."""
+from umd.files import UserError, refused
 
 _DEAD_WORKER = re.compile(r"DataLoader worker.*(exited unexpectedly|is killed)", re.DOTALL)
 
 
-def explained(error: BaseException, folder: Path) -> OSError | ValueError | None:
+def explained(error: BaseException, folder: Path) -> UserError | None:
     """A clear error for a full disk, a run folder that cannot be written, or a loading worker that died.
 
-    What Lightning says of settings that do not go together is clear already, and becomes a ValueError.
+    What Lightning says of settings that do not go together is clear already, and becomes a UserError.
 
     Args:
         error: what ended the command.
@@ -38,15 +27,15 @@ def explained(error: BaseException, folder: Path) -> OSError | ValueError | None
     """
     go_on = f"; {advice}" if (advice := _advice(folder)) else ""
     for cause in _chain(error):
-        if isinstance(cause, OSError) and cause.errno in CANNOT_WRITE and _in(cause, folder):
-            return OSError(f"cannot write to '{folder}': {cause.strerror}. What was complete before is unharmed{go_on}")
+        if why := refused(cause, folder):
+            return UserError(f"cannot write to '{folder}': {why}. What was complete before is unharmed{go_on}")
         if isinstance(cause, RuntimeError) and _DEAD_WORKER.search(str(cause)):
-            return ChildProcessError(
+            return UserError(
                 f"a data loading worker died ({str(cause).split(';')[0].rstrip('. ')}): where the system killed it for "
                 f"want of memory, fewer --data.num_workers need less{go_on}"
             )
     if isinstance(error, MisconfigurationException):
-        return ValueError(" ".join(str(error).split()))
+        return UserError(" ".join(str(error).split()))
     return None
 
 
@@ -64,11 +53,3 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _in(error: OSError, folder: Path) -> bool:
-    """Whether an error concerns the folder; a full disk says nothing of a file."""
-    if error.filename is None:
-        return True
-    path = Path(str(error.filename)).absolute()
-    return folder.absolute() == path or folder.absolute() in path.parents or path in folder.absolute().parents

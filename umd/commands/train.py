@@ -30,6 +30,7 @@ from umd.commands.failures import explained, interruption
 from umd.commands.messages import show_messages
 from umd.commands.parser_errors import parser_for
 from umd.encoders import tokenizer_for
+from umd.files import UserError
 from umd.protocols import HasReport
 from umd.run.checkpoint_io import AtomicCheckpointIO
 from umd.run.folder import RunFolder
@@ -115,7 +116,7 @@ class UMDCLI(LightningCLI):
             raise _without_checkpoint(args[0])
         for key in _LINKED:
             if any(_value_of(f"--data.{part}{key}", args) is not None for part in ("", "init_args.")):
-                raise ValueError(f"--data.{key} follows from the model's encoder: set --model.encoder instead")
+                raise UserError(f"--data.{key} follows from the model's encoder: set --model.encoder instead")
         args = [args[0], *_nulls_as_config(args[1:])]
         path = _value_of("--ckpt_path", args)
         if path is not None and path not in ("best", "last", "hpc", "registry"):
@@ -144,7 +145,7 @@ class UMDCLI(LightningCLI):
                 self._parser(self.subcommand).validate(config)
             except TypeError as error:
                 options = " ".join(config.callback)
-                raise ValueError(f"--callback {options}: a value is of another type than its argument") from error
+                raise UserError(f"--callback {options}: a value is of another type than its argument") from error
             config.callback = []  # what it asked for stands in the list now, which is what is saved
         self.folder = run_folder(config.runs, config.model.class_path, config.name, task)
         if self.beside is not None:
@@ -182,7 +183,7 @@ class UMDCLI(LightningCLI):
         if not (self.goes_on or config.trainer.fast_dev_run):
             init_from = config.model.init_args.get("init_from")
             if init_from and not Path(init_from).is_file():
-                raise FileNotFoundError(f"--model.init_from: there is no file '{init_from}'")
+                raise UserError(f"--model.init_from: there is no file '{init_from}'")
             check_free(self.folder, overwrite=config.overwrite, init_from=init_from)
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -205,16 +206,16 @@ class UMDCLI(LightningCLI):
             if self.held is not None:
                 self.held.release()
 
-    def _misfit(self, error: BaseException) -> ValueError | None:
+    def _misfit(self, error: BaseException) -> UserError | None:
         """What of a checkpoint does not fit, where that is what torch or Lightning complained of."""
         path = self.config[self.subcommand].ckpt_path
         if path is None or not Path(path).is_file():
             return None
         if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
             found = misfit(path, self.model.state_dict())
-            return ValueError(f"the weights in '{path}' do not fit the model's settings: {found}")
+            return UserError(f"the weights in '{path}' do not fit the model's settings: {found}")
         if isinstance(error, ValueError) and "loaded state dict" in str(error):
-            return ValueError(
+            return UserError(
                 f"the optimizer state in '{path}' does not fit: what is trained, or in which groups, has changed. "
                 f"To start from its weights: --model.init_from {path}"
             )
@@ -268,9 +269,9 @@ class UMDCLI(LightningCLI):
         kwargs["weights_only"] = True
         stage = type(self.model).__name__
         if subcommand == "test" and not is_overridden("test_step", self.model):
-            raise ValueError(f"{stage} has no test: fine-tune from it first (--model.init_from), and test that")
+            raise UserError(f"{stage} has no test: fine-tune from it first (--model.init_from), and test that")
         if subcommand == "predict" and not is_overridden("predict_step", self.model):
-            raise ValueError(f"{stage} answers nothing: fine-tune from it first (--model.init_from)")
+            raise UserError(f"{stage} answers nothing: fine-tune from it first (--model.init_from)")
         if subcommand == "test" and isinstance(self.model, HasReport):
             kwargs["verbose"] = False  # the module's own table says it all
         return kwargs
@@ -298,8 +299,8 @@ class UMDCLI(LightningCLI):
         )
 
 
-def _without_checkpoint(command: str) -> ValueError:
-    return ValueError(f"umd {command} needs a trained model: --ckpt_path FILE")
+def _without_checkpoint(command: str) -> UserError:
+    return UserError(f"umd {command} needs a trained model: --ckpt_path FILE")
 
 
 def _requeued(folder: Path, config: Any) -> bool:  # noqa: ANN401 - a namespace

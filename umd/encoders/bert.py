@@ -9,6 +9,7 @@ from umd.encoders.fusion import initial_std
 from umd.encoders.interfaces import TextEncoder
 from umd.encoders.pretrained import load_transformers_weights
 from umd.encoders.registry import TEXT
+from umd.files import UserError
 
 
 class BertText(TextEncoder):
@@ -97,7 +98,7 @@ def tiny_bert(
 ) -> BertText:
     """A small BERT for demonstrations and tests, with the embedded tokenizer; it has no published weights."""
     if weights is not None:
-        raise ValueError(f"tiny_bert has no published weights: set text_weights to null, not '{weights}'")
+        raise UserError(f"tiny_bert has no published weights: set text_weights to null, not '{weights}'")
     config = BertConfig(
         initializer_range=initial_std(width),
         vocab_size=vocab_size,
@@ -124,7 +125,7 @@ def tiny_roberta(
 ) -> BertText:
     """A RoBERTa of any size, padding id 1, for converted checkpoints and tests; it has no published weights."""
     if weights is not None:
-        raise ValueError(f"tiny_roberta has no published weights: set text_weights to null, not '{weights}'")
+        raise UserError(f"tiny_roberta has no published weights: set text_weights to null, not '{weights}'")
     config = RobertaConfig(
         vocab_size=vocab_size,
         hidden_size=width,

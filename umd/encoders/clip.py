@@ -11,6 +11,7 @@ from umd.encoders.interfaces import VisionEncoder
 from umd.encoders.openai_clip import from_openai
 from umd.encoders.pretrained import fill, interpolate_positions, load_transformers_weights, read_state_dict
 from umd.encoders.registry import VISION
+from umd.files import UserError
 from umd.masking import PatchMask
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -146,7 +147,7 @@ def tiny_vit(
 ) -> CLIPVision:
     """A small transformer of CLIP's kind for demonstrations and tests; it has no published weights."""
     if weights is not None:
-        raise ValueError(f"tiny_vit has no published weights: set vision_weights to null, not '{weights}'")
+        raise UserError(f"tiny_vit has no published weights: set vision_weights to null, not '{weights}'")
     # CLIP's scale on average, the same for all channels: radiographs are grey and stay so when they are rebuilt.
     mean, std = (0.45, 0.45, 0.45), (0.27, 0.27, 0.27)
     encoder = CLIPVision(image_size, width=width, depth=depth, heads=heads, patch_size=patch_size, mean=mean, std=std)

@@ -11,6 +11,7 @@ from torch import Tensor
 from umd.encoders.pretrained import fill, package_path, read_state_dict
 from umd.encoders.registry import VISION
 from umd.encoders.timm_nets import TimmVision, create
+from umd.files import UserError
 
 _FILE = "models/efficientnet-lite0-57934424.pth"
 
@@ -24,7 +25,7 @@ def in_order(state: dict[str, Tensor], wanted: dict[str, Tensor], source: str) -
         source: file of `state`, for messages.
 
     Raises:
-        ValueError: another number of tensors, or one of another shape or kind.
+        UserError: another number of tensors, or one of another shape or kind.
     """
     wrong = [] if len(state) == len(wanted) else [f"{len(state)} tensors, not {len(wanted)}"]
     wrong += [
@@ -33,7 +34,7 @@ def in_order(state: dict[str, Tensor], wanted: dict[str, Tensor], source: str) -
         if value.shape != wanted[ours].shape or theirs.rpartition(".")[2] != ours.rpartition(".")[2]
     ]
     if wrong:
-        raise ValueError(f"'{source}' does not hold EfficientNet-Lite0: {'; '.join(wrong[:5])}")
+        raise UserError(f"'{source}' does not hold EfficientNet-Lite0: {'; '.join(wrong[:5])}")
     return dict(zip(wanted, state.values(), strict=True))
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 from torch.nn import Parameter, functional
 
+from umd.files import UserError
+
 
 class Attention(nn.Module):
     """Multi-head attention with its output projection, residual and LayerNorm (post-norm).
@@ -22,7 +24,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float, layer_norm_eps: float) -> None:
         super().__init__()
         if width % heads:
-            raise ValueError(f"width {width} is not a multiple of heads {heads}")
+            raise UserError(f"width {width} is not a multiple of heads {heads}")
         self.heads = heads
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
@@ -120,7 +122,7 @@ class Fusion(nn.Module):
     ) -> None:
         super().__init__()
         if layers < 1:
-            raise ValueError(f"fusion_layers is {layers}; it must be at least 1")
+            raise UserError(f"fusion_layers is {layers}; it must be at least 1")
         self.text_projection = nn.Linear(text_width, width)
         self.image_projection = nn.Linear(image_width, width)
         self.modality_embedding = nn.Embedding(2, width)

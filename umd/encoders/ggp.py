@@ -14,6 +14,7 @@ from umd.encoders.bert import BertText
 from umd.encoders.fusion import CoAttentionLayer, initialize
 from umd.encoders.interfaces import PairEncoder
 from umd.encoders.registry import build_text, build_vision
+from umd.files import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,20 +47,20 @@ class GGPConfig:
         """Check what the type system cannot."""
         for name in ("text_layers", "fusion_layers"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if "layers" in self.text_options:
-            raise ValueError("text_options has 'layers'; set text_layers and fusion_layers instead")
+            raise UserError("text_options has 'layers'; set text_layers and fusion_layers instead")
 
 
 def build_bert(name: str, weights: str | None, options: Mapping[str, Any], layers: int) -> BertText:
     """The first layers of a registered text encoder of BERT's kind.
 
     Raises:
-        ValueError: the text encoder is of another kind, or its feed-forward is not four times as wide as a token.
+        UserError: the text encoder is of another kind, or its feed-forward is not four times as wide as a token.
     """
     text = build_text(name, weights=weights, options={**options, "layers": layers})
     if not isinstance(text, BertText) or text.model.config.intermediate_size != 4 * text.width:
-        raise ValueError(f"text is '{name}'; GGP needs an encoder of BERT's kind, such as bert_base or roberta_base")
+        raise UserError(f"text is '{name}'; GGP needs an encoder of BERT's kind, such as bert_base or roberta_base")
     return text
 
 

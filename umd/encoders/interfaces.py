@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from umd.files import UserError
 from umd.masking import PatchMask
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -43,7 +44,7 @@ class VisionEncoder(nn.Module, ABC):
     ) -> None:
         super().__init__()
         if grid < 1:
-            raise ValueError(f"image_size must be at least {patch_size}: one patch of this encoder")
+            raise UserError(f"image_size must be at least {patch_size}: one patch of this encoder")
         self.width = width
         self.patch_size = patch_size
         self.grid = grid
@@ -71,11 +72,11 @@ class VisionEncoder(nn.Module, ABC):
             (B, 3, S, S) float with S = grid * patch_size.
 
         Raises:
-            ValueError: the image is smaller than S.
+            UserError: the image is smaller than S.
         """
         side = self.grid * self.patch_size
         if image.shape[-2] < side or image.shape[-1] < side:
-            raise ValueError(
+            raise UserError(
                 f"images of {image.shape[-2]} x {image.shape[-1]} pixels do not fill the encoder's "
                 f"{side} x {side}: give the data module and the encoder the same image_size"
             )
@@ -121,9 +122,9 @@ class TextEncoder(nn.Module, ABC):
         """Encode (B, L) int64 ids under a (B, L) bool mask (True = real token) into (B, L, W)."""
 
     def check(self, input_ids: Tensor) -> None:
-        """Raise ValueError where (B, L) ids are longer than this encoder takes."""
+        """Raise UserError where (B, L) ids are longer than this encoder takes."""
         if input_ids.shape[1] > self.max_length:
-            raise ValueError(
+            raise UserError(
                 f"a text of {input_ids.shape[1]} tokens is longer than the text encoder's {self.max_length}: "
                 "lower data.text_length"
             )

@@ -8,6 +8,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from umd.encoders.interfaces import TextEncoder
 from umd.encoders.registry import TEXT
+from umd.files import UserError
 
 
 class LSTMText(TextEncoder):
@@ -37,7 +38,7 @@ class LSTMText(TextEncoder):
         super().__init__(width=width, vocab_size=vocab_size, max_length=max_length)
         directions = 1 + bidirectional
         if width % directions:
-            raise ValueError(f"width is {width}; a bidirectional LSTM needs an even one")
+            raise UserError(f"width is {width}; a bidirectional LSTM needs an even one")
         self.embedding = nn.Embedding(vocab_size, embedding)
         nn.init.normal_(self.embedding.weight, std=embedding**-0.5)
         self.dropout = nn.Dropout(dropout)
@@ -77,7 +78,7 @@ def lstm(
 ) -> LSTMText:
     """An LSTM without published weights; `tokenizer` names the one that the data module is to use with it."""
     if weights is not None:
-        raise ValueError(f"lstm has no published weights: set text_weights to null, not '{weights}'")
+        raise UserError(f"lstm has no published weights: set text_weights to null, not '{weights}'")
     return LSTMText(
         width=width,
         embedding=embedding,

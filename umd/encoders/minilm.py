@@ -7,6 +7,7 @@ from transformers import BertConfig, BertModel
 from umd.encoders.bert import BertText
 from umd.encoders.pretrained import load_transformers_weights, package_path
 from umd.encoders.registry import TEXT
+from umd.files import UserError
 
 _HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -26,7 +27,7 @@ def tokenizer() -> str:
     """The package's folder, which holds the tokenizer; the hub name where the package is not installed."""
     try:
         return package_folder()
-    except FileNotFoundError:
+    except UserError:
         return _HUB_NAME
 
 

@@ -16,6 +16,7 @@ from umd.encoders.fusion import Fusion, initialize
 from umd.encoders.interfaces import PairEncoder
 from umd.encoders.one_modality import NoText, NoVision, OneModality
 from umd.encoders.registry import build_text, build_vision
+from umd.files import UserError
 from umd.masking import PatchMask
 
 logger = logging.getLogger(__name__)
@@ -64,17 +65,17 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         """Check what the type system cannot."""
         if self.vision is None and self.text is None:
-            raise ValueError("vision and text are both null; at least one encoder is needed")
+            raise UserError("vision and text are both null; at least one encoder is needed")
         for name in ("vision", "text"):
             left_over = [f"{name}_{part}" for part in ("weights", "options") if getattr(self, f"{name}_{part}")]
             if getattr(self, name) is None and left_over:
-                raise ValueError(f"{name} is null, so {' and '.join(left_over)} must not be set")
+                raise UserError(f"{name} is null, so {' and '.join(left_over)} must not be set")
         if self.vision is None and self.freeze_vision:
-            raise ValueError("vision is null, so freeze_vision must not be set")
+            raise UserError("vision is null, so freeze_vision must not be set")
         if self.pooling not in get_args(Pooling):
-            raise ValueError(f"pooling is '{self.pooling}'; allowed: {', '.join(get_args(Pooling))}")
+            raise UserError(f"pooling is '{self.pooling}'; allowed: {', '.join(get_args(Pooling))}")
         if not 0 <= self.fusion_dropout < 1:
-            raise ValueError(f"fusion_dropout is {self.fusion_dropout}; it must lie in [0, 1)")
+            raise UserError(f"fusion_dropout is {self.fusion_dropout}; it must lie in [0, 1)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,10 +224,10 @@ class MultimodalEncoder(PairEncoder):
         The modality embedding and the poolers belong to neither (method: GM-Coord, UMD section 3.3.2).
 
         Raises:
-            ValueError: the encoder has one modality.
+            UserError: the encoder has one modality.
         """
         if not isinstance(self.fusion, Fusion):
-            raise ValueError(
+            raise UserError(
                 f"encoder.{'vision' if self.config.vision is None else 'text'} is null: a model of one modality has "
                 "nothing to coordinate; leave callbacks.ModalityCoordination out"
             )

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from umd.files import UserError
+
 _TOP = {
     "conv1.weight": "embeddings.patch_embedding.weight",
     "class_embedding": "embeddings.class_embedding",
@@ -37,7 +39,7 @@ def from_openai(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
         float32 tensors.
 
     Raises:
-        ValueError: it is not a CLIP with a vision transformer.
+        UserError: it is not a CLIP with a vision transformer.
     """
     renamed: dict[str, Tensor] = {}
     for name, value in state.items():
@@ -56,7 +58,7 @@ def from_openai(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
             elif layer in BLOCK_NAMES:
                 renamed[f"{prefix}{BLOCK_NAMES[layer]}.{kind}"] = value.float()
     if _TOP["conv1.weight"] not in renamed:
-        raise ValueError(
+        raise UserError(
             f"'{source}' is no CLIP with a vision transformer in OpenAI's layout: it has no 'visual.conv1.weight' "
             f"(it holds {', '.join(list(state)[:3])}, ...)"
         )

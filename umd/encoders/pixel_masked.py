@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from umd.encoders.interfaces import VisionEncoder
+from umd.files import UserError
 from umd.masking import PatchMask
 
 
@@ -26,7 +27,7 @@ class PixelMaskedVision(VisionEncoder):
         std: channel standard deviations of the normalisation.
 
     Raises:
-        ValueError: the image is smaller than 2 x 2 patches: nothing would be left to rebuild a hidden one from.
+        UserError: the image is smaller than 2 x 2 patches: nothing would be left to rebuild a hidden one from.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class PixelMaskedVision(VisionEncoder):
     ) -> None:
         grid = image_size // stride
         if grid < 2:
-            raise ValueError(
+            raise UserError(
                 f"image_size is {image_size}; a vision encoder with a total stride of {stride} pixels needs at "
                 f"least {2 * stride}"
             )

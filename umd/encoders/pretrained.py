@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from umd.files import UserError
+
 
 def interpolate_positions(table: Tensor, grid: int) -> Tensor:
     """Resize learned position embeddings to another patch grid (bicubic), the summary token's row kept.
@@ -29,7 +31,7 @@ def interpolate_positions(table: Tensor, grid: int) -> Tensor:
     rows, width = table.shape[-2:]
     old = round((rows - 1) ** 0.5)
     if old * old != rows - 1:
-        raise ValueError(f"a position table of {rows} rows is not one summary token and a square grid")
+        raise UserError(f"a position table of {rows} rows is not one summary token and a square grid")
     if old == grid:
         return table
     flat = table.reshape(rows, width)
@@ -51,8 +53,7 @@ def load_transformers_weights(
         position_table: name of that table in the state dict.
 
     Raises:
-        FileNotFoundError: nothing readable at `source`.
-        ValueError: the weights do not fit the model.
+        UserError: nothing readable at `source`; or the weights do not fit the model.
     """
     config: Any = model.config
     depth = {"num_hidden_layers": config.num_hidden_layers}
@@ -62,7 +63,7 @@ def load_transformers_weights(
         found = pretrained.from_pretrained(source, dtype=torch.float32, **depth, **extra)
     except OSError as error:
         where = "folder" if Path(source).exists() else "folder or hub model"
-        raise FileNotFoundError(
+        raise UserError(
             f"no weights could be read from the {where} '{source}'. Without network, download the model once "
             "(config.json and model.safetensors) and give its folder as the encoder's weights, or give null "
             f"for random weights. The reader said: {str(error).splitlines()[0]}"
@@ -84,7 +85,7 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], source: str, unused: tup
         unused: prefixes of names that `state` may hold beside the model's own, such as a classifier's.
 
     Raises:
-        ValueError: a tensor is missing, of another shape, or without a place.
+        UserError: a tensor is missing, of another shape, or without a place.
     """
     own = model.state_dict()
     wrong = [
@@ -95,7 +96,7 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], source: str, unused: tup
     wrong += [f"{name} is missing" for name in own if name not in state]
     wrong += [f"{name} has no place" for name in state if name not in own and not name.startswith(unused)]
     if wrong:
-        raise ValueError(
+        raise UserError(
             f"the weights in '{source}' are not of this encoder: "
             + "; ".join(wrong[:5])
             + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
@@ -110,22 +111,22 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         path: a file of `torch.save`, or a `.safetensors` file.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a TorchScript archive, something else than tensors by name, or a damaged file.
+        UserError: no such file; or a TorchScript archive, something else than tensors by name, or a damaged
+            file.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file '{path}' with the encoder's weights")
+        raise UserError(f"there is no file '{path}' with the encoder's weights")
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise ValueError(f"'{path}' cannot be read as safetensors: {error}") from error
+            raise UserError(f"'{path}' cannot be read as safetensors: {error}") from error
     if is_zipfile(path):
         with ZipFile(path) as archive:
             scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
         if scripted:
-            raise ValueError(
+            raise UserError(
                 f"'{path}' is a TorchScript archive, which holds code beside its weights and is not read. If you "
                 "trust it, save its weights alone: "
                 "torch.save(torch.jit.load(PATH, map_location='cpu').state_dict(), NEW_PATH)"
@@ -133,13 +134,13 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        raise ValueError(
+        raise UserError(
             f"'{path}' holds more than plain weights and is not read, since reading it could run code"
         ) from error
     except (RuntimeError, EOFError) as error:
-        raise ValueError(f"'{path}' is damaged, or no file of weights") from error
+        raise UserError(f"'{path}' is damaged, or no file of weights") from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"'{path}' does not hold a plain state dict (tensors by name)")
+        raise UserError(f"'{path}' does not hold a plain state dict (tensors by name)")
     return content
 
 
@@ -152,7 +153,7 @@ def package_path(package: str, relative: str, install: str) -> Path:
         install: the command that installs it, for the message.
 
     Raises:
-        FileNotFoundError: the package is not installed, or lacks the file.
+        UserError: the package is not installed, or lacks the file.
     """
     spec = find_spec(package)
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
@@ -160,7 +161,7 @@ def package_path(package: str, relative: str, install: str) -> Path:
         if (folder / relative).exists():
             return folder / relative
     found = f"is installed in {folders[0]}, but lacks {relative}" if folders else "is not installed"
-    raise FileNotFoundError(
+    raise UserError(
         f"weights 'default' are the ones that the package {package.replace('_', '-')} carries; it {found}: {install}. "
         "Or give a local path of the weights, or null for random ones"
     )

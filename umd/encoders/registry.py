@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from umd.encoders.interfaces import TextEncoder, VisionEncoder
+from umd.files import UserError
 
 Encoder = TypeVar("Encoder", VisionEncoder, TextEncoder)
 _RESERVED = ("image_size", "weights")
@@ -44,12 +45,12 @@ class Registry(Generic[Encoder]):
                 a function that finds it.
 
         Raises:
-            ValueError: the name is taken.
+            UserError: the name is taken.
         """
 
         def decorate(build: Callable[..., Encoder]) -> Callable[..., Encoder]:
             if name in self._entries:
-                raise ValueError(f"{self.kind} '{name}' is registered twice")
+                raise UserError(f"{self.kind} '{name}' is registered twice")
             self._entries[name] = _Entry(build, tokenizer)
             return build
 
@@ -77,7 +78,7 @@ class Registry(Generic[Encoder]):
         nearest = get_close_matches(name, self.names, n=1, cutoff=0.4)
         known = [*self.names, *(f"{family}NAME" for family in self.families)]
         hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
-        raise ValueError(f"unknown {self.kind} '{name}'.{hint} Known: {', '.join(known)}")
+        raise UserError(f"unknown {self.kind} '{name}'.{hint} Known: {', '.join(known)}")
 
     def build(self, name: str, options: Mapping[str, Any], **given: object) -> Encoder:
         """Build an entry; ValueError where `options` holds one that its builder does not know."""
@@ -85,7 +86,7 @@ class Registry(Generic[Encoder]):
         known = [key for key in inspect.signature(build).parameters if key not in _RESERVED]
         for key in options:
             if key not in known:
-                raise ValueError(f"{self.kind} '{name}' has no option '{key}'; it has: {', '.join(known) or 'none'}")
+                raise UserError(f"{self.kind} '{name}' has no option '{key}'; it has: {', '.join(known) or 'none'}")
         return build(**given, **options)
 
 
@@ -105,8 +106,8 @@ def build_vision(
         options: further arguments of the entry's builder.
 
     Raises:
-        ValueError: unknown name or option, or an image_size below one patch.
-        FileNotFoundError: the weights are not where they should be; the message says what to provide.
+        UserError: unknown name or option, or an image_size below one patch; or the weights are not where they
+            should be; the message says what to provide.
     """
     return VISION.build(name, options or {}, image_size=image_size, weights=weights)
 

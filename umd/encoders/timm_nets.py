@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from umd.encoders.pixel_masked import PixelMaskedVision
 from umd.encoders.pretrained import fill, read_state_dict
 from umd.encoders.registry import VISION
+from umd.files import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class TimmVision(PixelMaskedVision):
         image_size: pixels along the side of the input.
 
     Raises:
-        ValueError: the model takes no images of this size, or has no square feature map.
+        UserError: the model takes no images of this size, or has no square feature map.
     """
 
     def __init__(self, name: str, model: Any, image_size: int) -> None:  # noqa: ANN401 - any network of timm
@@ -49,12 +50,12 @@ class TimmVision(PixelMaskedVision):
             with torch.enable_grad():
                 features = self.feature_map(torch.zeros(1, 3, side, side))
         except (AssertionError, RuntimeError) as error:
-            raise ValueError(
+            raise UserError(
                 f"timm/{name} takes no images of {side} x {side} pixels; its own size is "
                 f"{settings['input_size'][-1]}. It says: {error}"
             ) from error
         if features.shape[1:] != (self.width, self.grid, self.grid):
-            raise ValueError(
+            raise UserError(
                 f"timm/{name} yields features of shape {tuple(features.shape[1:])} where a square grid of "
                 f"{self.width} channels, {self.grid} x {self.grid}, is needed"
             )
@@ -113,31 +114,28 @@ def create(name: str, *, classes: int = 0, published: bool = False, drop_path: f
         drop_path: rate of stochastic depth.
 
     Raises:
-        ModuleNotFoundError: timm is not installed.
-        ValueError: timm has no model of this name, or not with this tag.
-        FileNotFoundError: the published weights are out of reach.
+        UserError: timm is not installed; or timm has no model of this name, or not with this tag; or the
+            published weights are out of reach.
     """
     try:
         import timm
     except ImportError as error:
-        raise ModuleNotFoundError(
-            f"'{name}' is a model of timm, which is not installed: pip install 'timm>=1.0'"
-        ) from error
+        raise UserError(f"'{name}' is a model of timm, which is not installed: pip install 'timm>=1.0'") from error
     architecture = name.split(".")[0]
     if not timm.is_model(architecture):
         nearest = get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
         hint = f" Near it: {', '.join(nearest)}." if nearest else ""
-        raise ValueError(f"timm {timm.__version__} has no model '{architecture}'.{hint}")
+        raise UserError(f"timm {timm.__version__} has no model '{architecture}'.{hint}")
     # Not every model knows stochastic depth, so it is named only where it is wanted.
     options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     try:
         return timm.create_model(name, pretrained=published, num_classes=classes, **options)
     except TypeError as error:
-        raise ValueError(f"timm/{name} cannot be built with {options}: {error}") from error
+        raise UserError(f"timm/{name} cannot be built with {options}: {error}") from error
     except (OSError, RuntimeError) as error:
         if not published:
-            raise ValueError(f"timm/{name} cannot be built: {error}") from error
-        raise FileNotFoundError(
+            raise UserError(f"timm/{name} cannot be built: {error}") from error
+        raise UserError(
             f"no published weights could be fetched for timm/{name} ({str(error).splitlines()[0]}). Without network, "
             f"download model.safetensors from huggingface.co/timm/{name} once and give its path as vision_weights; "
             "null gives random weights"

@@ -15,6 +15,7 @@ from umd.encoders.interfaces import IMAGENET_MEAN, IMAGENET_STD
 from umd.encoders.pixel_masked import PixelMaskedVision
 from umd.encoders.pretrained import fill, read_state_dict
 from umd.encoders.registry import VISION
+from umd.files import UserError
 
 STRIDE = 32
 
@@ -85,7 +86,7 @@ def _load(model: nn.Module, weights: str, published: Any, classifier: str, whole
         try:
             state: dict[str, Tensor] = published.get_state_dict(progress=False, check_hash=True)
         except OSError as error:
-            raise FileNotFoundError(
+            raise UserError(
                 f"the weights could not be fetched from {published.url} ({error}). Without network, download that "
                 "file once and give its path as vision_weights, or put it into "
                 f"{torch.hub.get_dir()}/checkpoints; null gives random weights"
@@ -98,7 +99,7 @@ def _load(model: nn.Module, weights: str, published: Any, classifier: str, whole
 
 def _first(depths: Sequence[int], blocks: int | None) -> list[int]:
     if blocks is not None and blocks < 1:
-        raise ValueError(f"blocks is {blocks}; it must be at least 1")
+        raise UserError(f"blocks is {blocks}; it must be at least 1")
     return [min(depth, blocks or depth) for depth in depths]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from umd.batch import ImageTextBatch
 from umd.encoders import EncoderConfig, Pooled
+from umd.files import UserError
 from umd.heads.split_head import Contribution, SplitHead
 from umd.modules.downstream import DownstreamModule
 from umd.optim import OptimizerConfig, ParameterGroup
@@ -46,10 +47,10 @@ class AnsweringModule(DownstreamModule):
             ("inputs", inputs, get_args(Inputs)),
         ):
             if value not in allowed:
-                raise ValueError(f"{name} is '{value}'; allowed: {', '.join(allowed)}")
+                raise UserError(f"{name} is '{value}'; allowed: {', '.join(allowed)}")
         super().__init__(encoder, optimizer, init_from)
         if self.encoder.modalities == 1 and inputs != "both":
-            raise ValueError(f"inputs is '{inputs}', but the encoder has one modality: leave it at 'both'")
+            raise UserError(f"inputs is '{inputs}', but the encoder has one modality: leave it at 'both'")
         self.contribution: Contribution = contribution
         self.inputs = inputs
 
@@ -57,14 +58,14 @@ class AnsweringModule(DownstreamModule):
         """Make the head, once the names are known; `called` is the argument, and the words, for them.
 
         Raises:
-            ValueError: no name, or one that occurs twice.
+            UserError: no name, or one that occurs twice.
         """
         if not names:
-            raise ValueError(f"the list of {called} is empty")
+            raise UserError(f"the list of {called} is empty")
         self.names = tuple(names)
         self.number_of = {name: number for number, name in enumerate(names)}
         if len(self.number_of) != len(names):
-            raise ValueError(f"the list of {called} holds one of them twice")
+            raise UserError(f"the list of {called} holds one of them twice")
         self.hparams[called] = list(names)
         self.head = SplitHead(self.encoder.width, len(names), self.encoder.modalities).to(self.device)
 

@@ -22,6 +22,7 @@ from umd.batch import ImageTextBatch
 from umd.checkpoints import RECIPE_KEY, hand_over, to_plain
 from umd.encoders import EncoderConfig, Features, MultimodalEncoder
 from umd.encoders.interfaces import PairEncoder
+from umd.files import UserError
 from umd.optim import OptimizerConfig, ParameterGroup, build_adamw, build_schedule, check_partition
 from umd.protocols import HasVocabulary
 
@@ -116,19 +117,19 @@ class Stage(LightningModule, Generic[EncoderT]):
             report = hand_over(self.init_from, self, self.hands_over, self.position_tables(), self.translate)
             lacking = [name for name in report.missing if name.startswith("encoder.")]
             if lacking:
-                raise ValueError(f"'{self.init_from}' lacks weights of the encoder: {', '.join(lacking[:5])}")
+                raise UserError(f"'{self.init_from}' lacks weights of the encoder: {', '.join(lacking[:5])}")
             self.after_hand_over(report.missing)
             logger.info("%s: %s", self.init_from, report)
 
     def check_tokenizer(self) -> None:
-        """Raise ValueError where the data's tokens are not the text encoder's.
+        """Raise UserError where the data's tokens are not the text encoder's.
 
         Not in `setup`: a tokenizer that a checkpoint holds is restored after it.
         """
         data = getattr(self.trainer, "datamodule", None)
         embedded = self.encoder.text.vocab_size
         if isinstance(data, HasVocabulary) and data.tokenizer_size > embedded:
-            raise ValueError(
+            raise UserError(
                 f"the tokenizer has {data.tokenizer_size} tokens, the text encoder "
                 f"'{self.hparams['encoder']['text']}' embeds {embedded}: they do not belong together"
             )
@@ -151,7 +152,7 @@ class Stage(LightningModule, Generic[EncoderT]):
         optimizer = build_adamw(groups, self.optimizer_config, fused=not clips)
         steps = self.trainer.estimated_stepping_batches
         if math.isinf(steps):
-            raise ValueError("the learning rate needs an end: set trainer.max_steps or trainer.max_epochs")
+            raise UserError("the learning rate needs an end: set trainer.max_steps or trainer.max_epochs")
         schedule = build_schedule(optimizer, self.optimizer_config, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -187,7 +188,7 @@ class Stage(LightningModule, Generic[EncoderT]):
         """Write settings that need nothing but this file: weights are in it, so no source of them is named.
 
         Raises:
-            ValueError: a weight is nan or infinite; nothing has been written then.
+            UserError: a weight is nan or infinite; nothing has been written then.
         """
         check_finite(checkpoint["state_dict"])
         settings = to_plain(dict(self.hparams))
@@ -237,7 +238,7 @@ class StageModule(Stage[MultimodalEncoder]):
         config = from_plain(EncoderConfig, settings)
         for name in ("vision", "text"):
             if getattr(config, name) is None and not self.takes_one_modality:
-                raise ValueError(f"encoder.{name} is null, but {type(self).__name__} needs both modalities")
+                raise UserError(f"encoder.{name} is null, but {type(self).__name__} needs both modalities")
         return MultimodalEncoder(config if published else replace(config, vision_weights=None, text_weights=None))
 
     def encoder_groups(self) -> list[ParameterGroup]:
@@ -258,13 +259,13 @@ class StageModule(Stage[MultimodalEncoder]):
 
 
 def check_finite(weights: Mapping[str, Tensor]) -> None:
-    """Raise ValueError, with names, where a weight is nan or infinite."""
+    """Raise UserError, with names, where a weight is nan or infinite."""
     floating = {name: value for name, value in weights.items() if value.is_floating_point()}
     flags = [value.isfinite().all() for value in floating.values()]
     if not flags or bool(torch.stack(flags).all()):
         return
     lost = [name for name, flag in zip(floating, flags, strict=True) if not flag]
-    raise ValueError(
+    raise UserError(
         f"no checkpoint is written, since {len(lost)} of {len(floating)} weights are nan or infinite: "
         f"{', '.join(lost[:5])}. Earlier checkpoints stay as they are: go on from one with a lower learning rate"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from umd.batch import ImageTextBatch
 from umd.encoders import EncoderConfig
+from umd.files import UserError
 from umd.modules.objectives import ReconstructionConfig, Terms
 from umd.modules.reconstruction import ReconstructionModule
 from umd.optim import OptimizerConfig
@@ -30,7 +31,7 @@ class TDCalib(ReconstructionModule):
     ) -> None:
         super().__init__(encoder, optimizer, reconstruction, init_from)
         if self.reconstruction.preset not in ("umd", "m3ae"):
-            raise ValueError(f"preset is '{self.reconstruction.preset}'; calibration rebuilds: umd or m3ae")
+            raise UserError(f"preset is '{self.reconstruction.preset}'; calibration rebuilds: umd or m3ae")
         for parameter in (*self.encoder.pooler_parameters(), *self.matching_head.parameters()):
             parameter.requires_grad_(False)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from umd.batch import ClassificationBatch
 from umd.encoders import EncoderConfig
+from umd.files import UserError
 from umd.heads.split_head import Contribution
 from umd.losses.classification import classification_loss
 from umd.metrics.classification import CLASSIFICATION_REPORT_COLUMNS, ClassificationScores
@@ -65,7 +66,7 @@ class Classification(AnsweringModule):
         if not hasattr(self, "head"):
             data = getattr(self.trainer, "datamodule", None)
             if not isinstance(data, HasClasses):
-                raise ValueError("Classification needs `classes`, or a data module for classification")
+                raise UserError("Classification needs `classes`, or a data module for classification")
             self.build_head(data.classes, "classes")
         super().setup(stage)
 

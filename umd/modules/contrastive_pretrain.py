@@ -15,6 +15,7 @@ from umd.batch import ImageTextBatch
 from umd.distributed import gather, largest, rank_and_ranks
 from umd.encoders.fusion import initialize
 from umd.encoders.ggp import GGPConfig
+from umd.files import UserError
 from umd.heads.text_decoder import tied_decoder
 from umd.losses.contrastive import PairQueue, contrastive_loss, hard_negatives
 from umd.losses.masked_language import masked_language_loss
@@ -55,12 +56,12 @@ class ContrastiveConfig:
         """Check what the type system cannot."""
         for name in ("momentum", "distillation", "text_mask_ratio"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
+                raise UserError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
         low, high = TEMPERATURE_RANGE
         if not low <= self.temperature <= high:
-            raise ValueError(f"temperature is {self.temperature}; it must lie in [{low}, {high}]")
+            raise UserError(f"temperature is {self.temperature}; it must lie in [{low}, {high}]")
         if self.queue_size < 0 or self.projection_width < 1:
-            raise ValueError(
+            raise UserError(
                 f"queue_size is {self.queue_size} and projection_width {self.projection_width}; "
                 "they must be at least 0 and 1"
             )

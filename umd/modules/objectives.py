@@ -7,6 +7,8 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from umd.files import UserError
+
 Preset = Literal["umd", "m3ae", "mae", "clip", "flip"]
 Objective = Literal["mim", "mlm", "feature_mim", "feature_mlm", "itm", "contrastive"]
 FeatureTarget = Literal["visible", "masked"]
@@ -53,7 +55,7 @@ class Terms:
             data = [(1 - alpha) * term for term in data]
         weighted = [*data, *(alpha * term for term in features), *rest]
         if not weighted:
-            raise ValueError("a step without any objective has no loss")
+            raise UserError("a step without any objective has no loss")
         total = weighted[0]
         for term in weighted[1:]:
             total = total + term
@@ -106,19 +108,19 @@ class ReconstructionConfig:
         """Check what the type system cannot."""
         for name, allowed in (("preset", get_args(Preset)), ("feature_target", get_args(FeatureTarget))):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is '{getattr(self, name)}'; allowed: {', '.join(allowed)}")
+                raise UserError(f"{name} is '{getattr(self, name)}'; allowed: {', '.join(allowed)}")
         for name in ("alpha", "teacher_decay"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
+                raise UserError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
         if not 0 < self.text_mask_ratio <= 1:
-            raise ValueError(f"text_mask_ratio is {self.text_mask_ratio}; it must be above 0 and at most 1")
+            raise UserError(f"text_mask_ratio is {self.text_mask_ratio}; it must be above 0 and at most 1")
         ratio = self.image_mask_ratio
         if ratio is None:
             return
         if self.preset == "clip" and ratio:
-            raise ValueError("image_mask_ratio: preset clip sees whole images; with patches dropped it is preset flip")
+            raise UserError("image_mask_ratio: preset clip sees whole images; with patches dropped it is preset flip")
         if self.preset != "clip" and not 0 < ratio < 1:
-            raise ValueError(f"image_mask_ratio is {ratio}; it must lie between 0 and 1")
+            raise UserError(f"image_mask_ratio is {ratio}; it must lie between 0 and 1")
 
     @property
     def objectives(self) -> frozenset[Objective]:

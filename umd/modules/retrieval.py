@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from umd.batch import ImageTextBatch, RetrievalBatch
 from umd.encoders import EncoderConfig, Features, Pooled
+from umd.files import UserError
 from umd.heads.pair_scorer import PairScorer
 from umd.losses.ranking import ranking_loss
 from umd.metrics.gallery import Cache, Gallery, GalleryBuilder, join_rows
@@ -63,13 +64,13 @@ class Retrieval(DownstreamModule):
         cache: Cache = "cpu",
     ) -> None:
         if cache not in get_args(Cache):
-            raise ValueError(f"cache is '{cache}'; allowed: {', '.join(get_args(Cache))}")
+            raise UserError(f"cache is '{cache}'; allowed: {', '.join(get_args(Cache))}")
         for name, value in (("rerank", rerank), ("pairs_per_pass", pairs_per_pass)):
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+                raise UserError(f"{name} is {value}; it must be at least 1")
         super().__init__(encoder, optimizer, init_from)
         if self.encoder.config.pooling == "mean_padded":
-            raise ValueError("pooling is 'mean_padded'; retrieval allows: first, mean")
+            raise UserError("pooling is 'mean_padded'; retrieval allows: first, mean")
         self.rerank = rerank
         self.pairs_per_pass = pairs_per_pass
         self.scorer = PairScorer(self.encoder.width)
@@ -119,7 +120,7 @@ class Retrieval(DownstreamModule):
         """The loss of one batch; contributions are added to this step's sums."""
         texts = 1 + batch.other_input_ids.shape[1]
         if texts == 1:
-            raise ValueError("retrieval learns from one true text against others, and the batch has no others")
+            raise UserError("retrieval learns from one true text against others, and the batch has no others")
         pooled = self.candidates(batch)
         scores = self.scorer(pooled).reshape(-1, texts)
         loss = ranking_loss(scores)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from umd.batch import VQABatch
 from umd.encoders import EncoderConfig
+from umd.files import UserError
 from umd.heads.split_head import Contribution
 from umd.losses.answering import answer_loss
 from umd.metrics.vqa import VQAAccuracy
@@ -60,7 +61,7 @@ class VQAClassifier(AnsweringModule):
         if not hasattr(self, "head"):
             data = getattr(self.trainer, "datamodule", None)
             if not isinstance(data, HasAnswers):
-                raise ValueError("VQAClassifier needs `answers`, or a data module for question answering")
+                raise UserError("VQAClassifier needs `answers`, or a data module for question answering")
             self.build_head(data.answers, "answers")
         super().setup(stage)
 

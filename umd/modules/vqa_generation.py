@@ -11,6 +11,7 @@ from torch import Tensor
 
 from umd.batch import VQABatch
 from umd.encoders.ggp import GGPConfig, GGPEncoder, build_bert
+from umd.files import UserError
 from umd.heads.answer_decoder import AnswerDecoder
 from umd.metrics.vqa import VQA_REPORT_COLUMNS, VQAAccuracy
 from umd.modules.base import from_plain
@@ -44,7 +45,7 @@ class AnswerDecoderConfig:
         """Check what the type system cannot."""
         for name, least in (("layers", 1), ("shortlist", 1), ("max_length", 2)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least {least}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class VQAGenerator(Downstream[GGPEncoder], GGPStage):
             build_bert(config.text, self.decoding.weights, config.text_options, self.decoding.layers)
         )
         if self.decoding.max_length > self.decoder.max_length + 1:  # the last token is never read
-            raise ValueError(
+            raise UserError(
                 f"max_length is {self.decoding.max_length}; '{config.text}' takes at most {self.decoder.max_length}"
             )
         self.validation_accuracy = VQAAccuracy()
@@ -118,13 +119,13 @@ class VQAGenerator(Downstream[GGPEncoder], GGPStage):
         """Keep the candidates and their tokens.
 
         Raises:
-            ValueError: none, or they do not all begin and end with the same two tokens.
+            UserError: none, or they do not all begin and end with the same two tokens.
         """
         if not tokens:
-            raise ValueError("answers: there is none")
+            raise UserError("answers: there is none")
         ends = {(ids[0], ids[-1]) for ids in tokens.values() if len(ids) > 1}
         if len(ends) != 1 or any(len(ids) < 2 for ids in tokens.values()):
-            raise ValueError("answers: each one's tokens must begin and end with the tokenizer's start and end token")
+            raise UserError("answers: each one's tokens must begin and end with the tokenizer's start and end token")
         ((self.start, self.end),) = ends
         self.hparams["answers"] = {answer: list(ids) for answer, ids in tokens.items()}
         self.answers = tuple(tokens)
@@ -141,11 +142,11 @@ class VQAGenerator(Downstream[GGPEncoder], GGPStage):
         if not self.answers:
             data = getattr(self.trainer, "datamodule", None)
             if not isinstance(data, HasAnswers) or not isinstance(data, HasAnswerTokens):
-                raise ValueError("VQAGenerator needs `answers` with tokens, or a data module for question answering")
+                raise UserError("VQAGenerator needs `answers` with tokens, or a data module for question answering")
             given = self.hparams["answers"]
             answers = list(data.answers if given is None else given)
             if len(set(answers)) != len(answers):
-                raise ValueError("answers: one of them occurs twice")
+                raise UserError("answers: one of them occurs twice")
             self._take_candidates(dict(zip(answers, data.answer_tokens(answers), strict=True)))
         super().setup(stage)
 
@@ -179,7 +180,7 @@ class VQAGenerator(Downstream[GGPEncoder], GGPStage):
     def _reader(self) -> HasAnswerTokens:
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, HasAnswerTokens):
-            raise ValueError("written answers can only be read with a data module for question answering")
+            raise UserError("written answers can only be read with a data module for question answering")
         return data
 
     @torch.no_grad()

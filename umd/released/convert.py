@@ -17,6 +17,7 @@ import yaml
 from torch import Tensor, nn
 
 from umd.checkpoints import RECIPE_KEY, read_checkpoint
+from umd.files import UserError, writing
 from umd.heads.image_decoder import sincos_positions
 from umd.modules import MRPretrain, TDCalib
 from umd.modules.base import StageModule
@@ -66,27 +67,24 @@ def read_released(path: str | Path) -> dict[str, Tensor]:
     The types of a training framework that such a file names beside its weights are read as empty stand-ins.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a whole checkpoint, or one that names types of other origin.
+        UserError: no such file; or not a whole checkpoint, or one that names types of other origin.
     """
     unsafe: list[str] = []
     if is_zipfile(path):
         try:
             unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         except (UnpicklingError, RuntimeError) as error:
-            raise ValueError(
-                f"'{path}' is not written as training checkpoints are, and is not read: {error}"
-            ) from error
+            raise UserError(f"'{path}' is not written as training checkpoints are, and is not read: {error}") from error
     foreign = sorted(name for name in unsafe if name.split(".")[0] not in _INERT)
     if foreign:
-        raise ValueError(
+        raise UserError(
             f"'{path}' names {', '.join(foreign)} beside its weights and is not read, since no training "
             "framework writes that. If you trust the file, save its 'state_dict' alone into a new one"
         )
     with torch.serialization.safe_globals([_stand_in(name) for name in unsafe]):
         state: dict[str, Tensor] = read_checkpoint(path)["state_dict"]
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"the 'state_dict' of '{path}' does not hold tensors alone")
+        raise UserError(f"the 'state_dict' of '{path}' does not hold tensors alone")
     return state
 
 
@@ -107,7 +105,7 @@ def convert(
         classes: for a checkpoint with a class head, the names of the classes in the head's order.
 
     Raises:
-        ValueError: an unknown name, a tensor missing or of a wrong shape, a head and names that do not fit, or
+        UserError: an unknown name, a tensor missing or of a wrong shape, a head and names that do not fit, or
             the heads of several tasks.
     """
     student = {name: value for name, value in state.items() if not name.startswith(TEACHER)}
@@ -151,7 +149,7 @@ def _check_positions(table: Tensor, module: StageModule) -> None:
     """The released decoder's fixed positions must be those that are computed here, since they are not kept."""
     grid = module.encoder.vision.grid
     if table.shape[1] != grid * grid + 1 or (table[0] - sincos_positions(table.shape[2], grid)).abs().max() > 1e-4:
-        raise ValueError(f"'{POSITIONS}' are not the fixed sine-cosine positions of {grid} x {grid} patches")
+        raise UserError(f"'{POSITIONS}' are not the fixed sine-cosine positions of {grid} x {grid} patches")
 
 
 def _fresh_layers(module: StageModule, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -168,7 +166,7 @@ def _fresh_layers(module: StageModule, weights: Mapping[str, Tensor]) -> dict[st
 
 
 def _check_complete(module: StageModule, weights: Mapping[str, Tensor]) -> None:
-    """Raise ValueError unless the weights are exactly the module's, in name and shape."""
+    """Raise UserError unless the weights are exactly the module's, in name and shape."""
     wanted = module.state_dict()
     wrong = [f"{name} is missing" for name in wanted.keys() - weights.keys()]
     wrong += [f"{name} has no place" for name in weights.keys() - wanted.keys()]
@@ -178,7 +176,7 @@ def _check_complete(module: StageModule, weights: Mapping[str, Tensor]) -> None:
         if name in weights and weights[name].shape != value.shape
     ]
     if wrong:
-        raise ValueError(
+        raise UserError(
             f"the weights are not a whole {type(module).__name__}: {'; '.join(sorted(wrong)[:5])}"
             + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         )
@@ -215,7 +213,7 @@ def _report(conversion: Conversion, out: Path) -> None:
 
 def _read_names(path: Path | None, what: str) -> list[str] | None:
     if path is not None and not path.is_file():
-        raise FileNotFoundError(f"there is no file of {what} '{path}'")
+        raise UserError(f"there is no file of {what} '{path}'")
     return path.read_text(encoding="utf-8").splitlines() if path else None
 
 
@@ -233,10 +231,11 @@ def main(arguments: list[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logger.setLevel(logging.INFO)
     if given.out.exists():
-        raise FileExistsError(f"'{given.out}' exists: give another --out, or delete it")
+        raise UserError(f"'{given.out}' exists: give another --out, or delete it")
     answers, classes = (_read_names(getattr(given, option), option) for option in ("answers", "classes"))
     heads = Heads(**{name: getattr(given, name) for name in asdict(Heads())})
     conversion = convert(read_released(given.checkpoint), given.origin, heads, answers, classes)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(conversion.checkpoint, given.out)
+    with writing(given.out):
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(conversion.checkpoint, given.out)
     _report(conversion, given.out)

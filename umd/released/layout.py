@@ -13,6 +13,7 @@ from torch import Tensor
 from umd.encoders import EncoderConfig
 from umd.encoders.multimodal import Pooling
 from umd.encoders.openai_clip import BLOCK_NAMES
+from umd.files import UserError
 from umd.modules.objectives import Preset, ReconstructionConfig
 
 TaskHead = Literal["vqa_head", "cls_head", "irtr_head"]
@@ -80,11 +81,11 @@ def task_head(state: Mapping[str, Tensor]) -> TaskHead | None:
     """The downstream head that a student has; None for pre-training and calibration.
 
     Raises:
-        ValueError: it has several.
+        UserError: it has several.
     """
     found: list[TaskHead] = [head for head in get_args(TaskHead) if any(name.startswith(f"{head}.") for name in state)]
     if len(found) > 1:
-        raise ValueError(f"the checkpoint has the heads of several tasks: {', '.join(found)}")
+        raise UserError(f"the checkpoint has the heads of several tasks: {', '.join(found)}")
     return found[0] if found else None
 
 
@@ -127,7 +128,7 @@ def rename_weights(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict
         The renamed tensors in float32, and the names that have no use here with the reason of each.
 
     Raises:
-        ValueError: a name that the released layout does not have.
+        UserError: a name that the released layout does not have.
     """
     renamed: dict[str, Tensor] = {}
     dropped: dict[str, str] = {}
@@ -144,7 +145,7 @@ def rename_weights(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict
         else:
             renamed[new] = value.float()
     if unknown:
-        raise ValueError(
+        raise UserError(
             "not in the released layout with a CLIP vision encoder and a RoBERTa text encoder: "
             + ", ".join(unknown[:5])
             + (f", and {len(unknown) - 5} more" if len(unknown) > 5 else "")
@@ -172,10 +173,10 @@ class Heads:
         """The heads that were given, or those of a released width; ValueError where neither is possible."""
         given: int | None = getattr(self, name)
         if given is None and width % 64:
-            raise ValueError(f"the weights are {width} wide, no multiple of 64 as released: give --{name}")
+            raise UserError(f"the weights are {width} wide, no multiple of 64 as released: give --{name}")
         heads = width // 64 if given is None else given
         if heads < 1 or width % heads:
-            raise ValueError(f"--{name} is {heads}; {width} is not a multiple of it")
+            raise UserError(f"--{name} is {heads}; {width} is not a multiple of it")
         return heads
 
 
@@ -189,7 +190,7 @@ def encoder_settings(state: Mapping[str, Tensor], heads: Heads, pooling: Pooling
     """The encoder that renamed weights belong to, its sizes read from their shapes.
 
     Raises:
-        ValueError: a tensor that tells a size is missing, or the text encoder is not of RoBERTa's kind.
+        UserError: a tensor that tells a size is missing, or the text encoder is not of RoBERTa's kind.
     """
     size = _shape_reader(state)
     vision, text = "encoder.vision.model.", "encoder.text.model."
@@ -199,7 +200,7 @@ def encoder_settings(state: Mapping[str, Tensor], heads: Heads, pooling: Pooling
     words, text_width = size(f"{text}embeddings.word_embeddings.weight")
     places, _ = size(f"{text}embeddings.position_embeddings.weight")
     if size(f"{text}embeddings.token_type_embeddings.weight")[0] != 1:
-        raise ValueError("the text encoder has two token types, as BERT has; only RoBERTa's kind is read")
+        raise UserError("the text encoder has two token types, as BERT has; only RoBERTa's kind is read")
     layers = _count(state, f"{text}encoder.layer.")
     fusion_width, _ = size("encoder.fusion.text_projection.weight")
     vision_heads, text_heads = heads.of("vision_heads", width), heads.of("text_heads", text_width)
@@ -242,7 +243,7 @@ def decoder_settings(state: Mapping[str, Tensor], heads: Heads, preset: Preset) 
 def _shape_reader(state: Mapping[str, Tensor]) -> Callable[[str], torch.Size]:
     def size(name: str) -> torch.Size:
         if name not in state:
-            raise ValueError(f"the checkpoint lacks what becomes '{name}': it is no whole released model")
+            raise UserError(f"the checkpoint lacks what becomes '{name}': it is no whole released model")
         return state[name].shape
 
     return size

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from umd.encoders.multimodal import Pooling
+from umd.files import UserError
 from umd.modules import Classification, MRPretrain, Retrieval, TDCalib, VQAClassifier
 from umd.modules.base import StageModule
 from umd.released.layout import Heads, TaskHead, decoder_settings, encoder_settings
@@ -37,7 +38,7 @@ def build_stage(
         classes: the classes of a class head, in its order.
 
     Raises:
-        ValueError: names that the head needs are not given, or given without such a head, or not as many as it
+        UserError: names that the head needs are not given, or given without such a head, or not as many as it
             has; or no stage has these parts.
     """
     names = _head_names(weights, task, {"answers": answers, "classes": classes})
@@ -60,18 +61,18 @@ def _head_names(
     head, wanted = _NAMED.get(task, ("", ""))
     for (kind, option), names in zip(_NAMED.values(), given.values(), strict=True):
         if names is not None and option != wanted:
-            raise ValueError(f"--{option} was given, but the checkpoint has no {kind} head")
+            raise UserError(f"--{option} was given, but the checkpoint has no {kind} head")
     if not head:
         return []
     count = weights["head.last.weight"].shape[0]
     names = given[wanted]
     if names is None:
-        raise ValueError(
+        raise UserError(
             f"the checkpoint has {'an' if head == 'answer' else 'a'} {head} head over {count} {wanted}, which it does "
             f"not name: give them, one a line in the order of their labels, with --{wanted} FILE"
         )
     if len(names) != count:
-        raise ValueError(f"--{wanted} holds {len(names)} {wanted}, the checkpoint's {head} head has {count}")
+        raise UserError(f"--{wanted} holds {len(names)} {wanted}, the checkpoint's {head} head has {count}")
     return list(names)
 
 
@@ -94,7 +95,7 @@ def _reconstruction(weights: Mapping[str, Tensor], origin: Origin, heads: Heads)
     """Pre-training or, without a matching head, calibration."""
     held = {name.split(".")[0] for name in weights}
     if not {"image_decoder", "text_decoder"} <= held:
-        raise ValueError(f"no stage has these parts alone: {', '.join(sorted(held))}")
+        raise UserError(f"no stage has these parts alone: {', '.join(sorted(held))}")
     encoder = encoder_settings(weights, heads, "first")
     reconstruction = decoder_settings(weights, heads, origin)
     stage = MRPretrain if "matching_head" in held else TDCalib

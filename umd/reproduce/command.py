@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from umd.files import UserError, writing
 from umd.reproduce.board import Board
 from umd.reproduce.outcome import Outcome
 from umd.reproduce.plan import Plan, make_plan
@@ -72,7 +73,8 @@ def main(arguments: list[str]) -> None:
         _print_commands(plan, workspace)
         return
     command = shlex.join(["umd", "reproduce", *arguments])
-    _make(plan, workspace, command, console)
+    with writing(workspace.out):
+        _make(plan, workspace, command, console)
 
 
 def _plan(given: argparse.Namespace, console: Console) -> Plan:
@@ -80,17 +82,17 @@ def _plan(given: argparse.Namespace, console: Console) -> Plan:
     scale: Scale = given.scale or ("embedded" if given.data_root is None else "paper")
     root: Path | None = given.data_root
     if scale == "embedded" and root is not None:
-        raise ValueError("the embedded scale draws its own data: leave --data_root out, or choose another --scale")
+        raise UserError("the embedded scale draws its own data: leave --data_root out, or choose another --scale")
     if scale != "embedded" and root is None:
         if not given.dry_run:
-            raise ValueError(f"the {scale} scale needs real data: --data_root FOLDER")
+            raise UserError(f"the {scale} scale needs real data: --data_root FOLDER")
         root = PLACEHOLDER
     if given.devices is not None and given.devices < 1:
-        raise ValueError(f"--devices is {given.devices}; it must be at least 1")
+        raise UserError(f"--devices is {given.devices}; it must be at least 1")
     if len(set(given.seeds)) != len(given.seeds):
-        raise ValueError("--seeds names a seed twice")
+        raise UserError("--seeds names a seed twice")
     if not all(0 <= seed < 2**32 for seed in given.seeds):
-        raise ValueError(f"--seeds {' '.join(map(str, given.seeds))}: a seed lies between 0 and {2**32 - 1}")
+        raise UserError(f"--seeds {' '.join(map(str, given.seeds))}: a seed lies between 0 and {2**32 - 1}")
     setting = Setting(
         scale=scale,
         data_root=root,
@@ -112,13 +114,13 @@ def _corpus(scale: Scale, root: Path | None, wanted: Source | None) -> Source:
     """What pre-training reads.
 
     Raises:
-        FileNotFoundError: captions are asked for, and are not there.
+        UserError: captions are asked for, and are not there.
     """
     if scale == "embedded" or root == PLACEHOLDER or root is None:
         return wanted or "captions"
     there = any((root / name).is_dir() for name in ("roco", "medicat"))
     if wanted == "captions" and not there:
-        raise FileNotFoundError(f"no captions to pre-train on: looked for {root / 'roco'} and {root / 'medicat'}")
+        raise UserError(f"no captions to pre-train on: looked for {root / 'roco'} and {root / 'medicat'}")
     return wanted or ("captions" if there else "task")
 
 
@@ -128,7 +130,7 @@ def _datasets(
     """The data sets that are asked for, or that are there.
 
     Raises:
-        FileNotFoundError: one that is asked for is not there, or none is.
+        UserError: one that is asked for is not there, or none is.
     """
     if setting.scale == "embedded":
         return wanted or [PHANTOM]
@@ -141,7 +143,7 @@ def _datasets(
     if missing and (wanted or not there):
         held = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
         holds = f"it holds {', '.join(held[:10]) or 'nothing'}" if root.is_dir() else "there is no such folder"
-        raise FileNotFoundError(f"no data for {', '.join(missing)}: looked for {root / missing[0]}; {holds}")
+        raise UserError(f"no data for {', '.join(missing)}: looked for {root / missing[0]}; {holds}")
     if missing:
         console.print(f"left out, since {root} does not hold them: {', '.join(missing)}", markup=False)
     if experiment.figure and not wanted and experiment.name != "figure5":
@@ -165,11 +167,11 @@ def _configs() -> Path:
     """The folder configs/, as short as it can be written here.
 
     Raises:
-        FileNotFoundError: the package was installed without it.
+        UserError: the package was installed without it.
     """
     here, beside = Path("configs"), Path(__file__).parents[2] / "configs"
     if not (beside / "vqa.yaml").is_file():
-        raise FileNotFoundError(f"no configs in '{beside}': umd reproduce wants the repository, installed with pip -e")
+        raise UserError(f"no configs in '{beside}': umd reproduce wants the repository, installed with pip -e")
     return here if here.is_dir() and here.resolve() == beside.resolve() else beside
 
 

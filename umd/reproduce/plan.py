@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from umd.files import UserError
 from umd.reproduce.graph import Graph, Place, Protocol
 from umd.reproduce.scales import PHANTOM, Setting
 from umd.reproduce.steps import Step, in_order
@@ -68,20 +69,20 @@ def make_plan(
         seeds: of calibration and fine-tuning.
 
     Raises:
-        ValueError: a row or data set that the experiment does not have.
+        UserError: a row or data set that the experiment does not have.
     """
     known = [row.name for row in experiment.rows]
     unknown = [name for name in rows if name not in known]
     if unknown:
-        raise ValueError(f"{experiment.name} has no row '{unknown[0]}'; it has {', '.join(known)}")
+        raise UserError(f"{experiment.name} has no row '{unknown[0]}'; it has {', '.join(known)}")
     allowed = (PHANTOM,) if setting.scale == "embedded" else experiment.datasets
     for name in datasets:
         if name not in allowed:
-            raise ValueError(
+            raise UserError(
                 f"{experiment.name} at the {setting.scale} scale has no data set '{name}'; it has {', '.join(allowed)}"
             )
     if setting.scale == "small" and experiment.name.startswith(("perturbation", "figure3")):
-        raise ValueError("the small scale freezes the vision encoder, and nothing is left to perturb: use another one")
+        raise UserError("the small scale freezes the vision encoder, and nothing is left to perturb: use another one")
     graph = Graph(setting)
     under: Sequence[Protocol | None] = protocols if experiment.task == "vqa" else [None]
     cells: list[Cell] = []

@@ -17,7 +17,15 @@ import pandas as pd
 from umd.files import write_whole
 from umd.reproduce.graph import Place
 from umd.reproduce.plan import Cell, Plan
-from umd.reproduce.results import Comparison, Result, compare, most_frequent, read_result, test_questions
+from umd.reproduce.results import (
+    Comparison,
+    MissingResultError,
+    Result,
+    compare,
+    most_frequent,
+    read_result,
+    test_questions,
+)
 from umd.reproduce.scales import TITLES
 from umd.reproduce.steps import Workspace
 
@@ -99,7 +107,7 @@ def collect(plan: Plan, workspace: Workspace, command: str) -> dict[str, Any]:
                 continue
             try:
                 result = read_result(done, workspace, questions if experiment.task == "vqa" else None)
-            except FileNotFoundError as error:
+            except MissingResultError as error:
                 missing.append(f"{row.title}: {error}")
                 continue
             results[name, _key(place)] = result

@@ -12,8 +12,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from umd.files import UserError
 from umd.metrics.intervals import bootstrap_interval, mcnemar, mean_interval
 from umd.reproduce.steps import Step, Workspace
+
+
+class MissingResultError(UserError):
+    """A step has no test result."""
+
 
 UNSEEN = "unseen image"
 """The group of test questions whose image is not among the training images."""
@@ -64,8 +70,8 @@ def read_result(steps: Sequence[Step], workspace: Workspace, questions: pd.DataF
         questions: what `umd data` says of the test questions, for groups that the models do not report.
 
     Raises:
-        FileNotFoundError: a step has no test result, as where the data has no test split.
-        ValueError: a report and the predictions beside it disagree, or a seed answered other questions.
+        MissingResultError: a step has no test result, as where the data has no test split.
+        UserError: a report and the predictions beside it disagree, or a seed answered other questions.
     """
     folders = [workspace.folder(step) for step in steps]
     reports = [_report(folder) for folder in folders]
@@ -75,7 +81,7 @@ def read_result(steps: Sequence[Step], workspace: Workspace, questions: pd.DataF
     predictions = [table for table in tables if table is not None]
     ids = predictions[0].iloc[:, 1].tolist()
     if any(table.iloc[:, 1].tolist() != ids for table in predictions):
-        raise ValueError(f"the seeds of {steps[0]} were tested on different samples")
+        raise UserError(f"the seeds of {steps[0]} were tested on different samples")
     correct = np.stack([table["correct"].to_numpy(dtype=bool) for table in predictions])
     if "closed" not in predictions[0]:
         return Result(len(steps), _reported(reports), correct)
@@ -84,7 +90,7 @@ def read_result(steps: Sequence[Step], workspace: Workspace, questions: pd.DataF
     for seed, report in enumerate(reports):
         for name, row in report.items():
             if name in groups and abs(row["value"] - 100 * correct[seed, groups[name]].mean()) > 1e-6:
-                raise ValueError(f"{folders[seed]}: predictions.csv and results.json disagree on '{name}'")
+                raise UserError(f"{folders[seed]}: predictions.csv and results.json disagree on '{name}'")
     ceilings = {name: row["ceiling"] for name, row in reports[0].items()}
     return Result(
         len(steps),
@@ -117,7 +123,7 @@ def question_groups(asked: pd.DataFrame, questions: pd.DataFrame | None) -> dict
     "twin-free" and "unseen image" are there only where some questions belong to them and some do not.
 
     Raises:
-        ValueError: the two tables are not of the same questions.
+        UserError: the two tables are not of the same questions.
     """
     closed = asked["closed"].to_numpy(dtype=bool)
     groups = {"open": ~closed, "closed": closed, "overall": np.ones(len(closed), dtype=bool)}
@@ -125,7 +131,7 @@ def question_groups(asked: pd.DataFrame, questions: pd.DataFrame | None) -> dict
     further = {"twin-free": twin_free}
     if questions is not None:
         if questions["question_id"].astype(str).tolist() != asked["question_id"].astype(str).tolist():
-            raise ValueError("umd data and the models' tests list different questions: the data has changed")
+            raise UserError("umd data and the models' tests list different questions: the data has changed")
         further[UNSEEN] = ~questions["image_in_train"].to_numpy(dtype=bool)
     groups |= {name: members for name, members in further.items() if 0 < members.sum() < len(members)}
     return {name: members for name, members in groups.items() if members.any()}
@@ -194,7 +200,7 @@ def _report(folder: Path) -> dict[str, dict[str, Any]]:
     """The rows of results.json by their name; the first three columns are name, count and value."""
     path = folder / "results.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: the data has no test split, or the test was stopped")
+        raise MissingResultError(f"{path} is missing: the data has no test split, or the test was stopped")
     content = json.loads(path.read_text(encoding="utf-8"))
     name, count, value = content["columns"][:3]
     return {

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from umd.files import write_whole
+from umd.files import UserError, write_whole
 from umd.reproduce.board import Board
 from umd.reproduce.outcome import Outcome
 from umd.reproduce.steps import Step, Workspace, in_order
@@ -37,7 +37,7 @@ def run(steps: Sequence[Step], workspace: Workspace, board: Board) -> dict[Step,
         What became of each step.
 
     Raises:
-        BlockingIOError: another process works in the same folder.
+        UserError: another process works in the same folder.
     """
     outcomes = {step: Outcome() for step in in_order(steps)}
     with _alone(workspace.out) as lock, board.showing(outcomes):
@@ -153,7 +153,7 @@ def _alone(out: Path) -> Iterator[int]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BlockingIOError(
+            raise UserError(
                 f"another umd reproduce works in '{out}', or a stage of one that was killed is still ending: "
                 "wait for it, or give another --out"
             ) from None

@@ -9,6 +9,8 @@ import socket
 from datetime import datetime
 from pathlib import Path
 
+from umd.files import UserError
+
 try:
     import fcntl
 except ImportError:  # not on Windows
@@ -29,7 +31,7 @@ class RunLock:
         folder: the run folder; made if it is not there.
 
     Raises:
-        BlockingIOError: another process holds it; the message says which.
+        UserError: another process holds it; the message says which.
         OSError: the folder cannot be written.
     """
 
@@ -44,7 +46,7 @@ class RunLock:
         except (BlockingIOError, PermissionError):
             holder = _holder(self._file.read() if self._file.seek(0) == 0 else "")
             self._file.close()
-            raise BlockingIOError(
+            raise UserError(
                 f"'{folder}' is in use: {holder} trains in it. Wait until that ends, or take another --name"
             ) from None
         except OSError as error:

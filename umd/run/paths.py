@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from umd.files import UserError
+
 _STAGES = {
     "MRPretrain": "pretrain",
     "TDCalib": "calibrate",
@@ -32,18 +34,18 @@ def check_free(folder: Path, *, overwrite: bool, init_from: str | None) -> None:
     """Make sure that a new training does not mix its files with those of an earlier one.
 
     Raises:
-        FileExistsError: the folder holds an earlier training, and nothing says what to do with it.
-        ValueError: the training is to replace the one that it starts from.
+        UserError: the folder holds an earlier training, and nothing says what to do with it; or the training is
+            to replace the one that it starts from.
     """
     if not _holds_training(folder):
         return
     if not overwrite:
-        raise FileExistsError(
+        raise UserError(
             f"'{folder}' holds an earlier training. Keep both with --name ANOTHER, go on with "
             f"--ckpt_path {_to_go_on_from(folder)}, or replace it with --overwrite true"
         )
     if init_from and folder.resolve() in Path(init_from).resolve().parents:
-        raise ValueError(f"--overwrite true would delete '{init_from}', from which this training is to start")
+        raise UserError(f"--overwrite true would delete '{init_from}', from which this training is to start")
 
 
 def _to_go_on_from(folder: Path) -> Path:

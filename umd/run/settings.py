@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from umd.checkpoints import RECIPE_KEY, read_checkpoint
+from umd.files import UserError
 from umd.run.paths import stage_of
 
 _TO_GO_ON = {"optimizer state": "optimizer_states", "learning rate schedule": "lr_schedulers", "position": "loops"}
@@ -36,17 +37,17 @@ def recipe(path: str | Path, *, training: bool = False) -> dict[str, Any]:
         training: what a training needs to go on too: "trainer", "seed_everything".
 
     Raises:
-        ValueError: the checkpoint says nothing, so it was not written by this project.
+        UserError: the checkpoint says nothing, so it was not written by this project.
     """
     content = read_checkpoint(path)
     found: Any = content.get(RECIPE_KEY)
     if not isinstance(found, dict):
-        raise ValueError(
+        raise UserError(
             f"'{path}' does not say how it was made: it is no checkpoint of this project. "
             "A released UMD or M3AE checkpoint is read by `umd convert`"
         )
     if training and (lacks := [name for name, key in _TO_GO_ON.items() if key not in content]):
-        raise ValueError(
+        raise UserError(
             f"'{path}' holds no {', '.join(lacks)}: a training cannot go on from it. "
             f"A new one can start from its weights: --model.init_from {path}"
         )
@@ -63,14 +64,14 @@ def check_classes(settings: Mapping[str, Any], path: str | Path, typed: str) -> 
         typed: what the user gave; a class that is named there too is the user's own choice.
 
     Raises:
-        ValueError: names the first such class.
+        UserError: names the first such class.
     """
     for name in _classes(settings):
         package, _, short = name.rpartition(".")
         own = name.split(".")[0] in ("umd", "callbacks", "datamodules")
         known = package.startswith("lightning.pytorch.callbacks") and short in _HARMLESS_CALLBACKS
         if not (own or known or name in typed):
-            raise ValueError(
+            raise UserError(
                 f"'{path}' asks for the class '{name}', which is not one of this project's. "
                 "If you want it, name it yourself: in a --config, or on the command line"
             )
@@ -80,11 +81,11 @@ def check_same_stage(settings: Mapping[str, Any], path: str | Path, class_path: 
     """Refuse to go on with a checkpoint of one stage as another.
 
     Raises:
-        ValueError: the checkpoint's module is of another class than `class_path`.
+        UserError: the checkpoint's module is of another class than `class_path`.
     """
     there = settings["model"]["class_path"] if "model" in settings else class_path
     if there.rsplit(".", 1)[-1] != class_path.rsplit(".", 1)[-1]:
-        raise ValueError(
+        raise UserError(
             f"'{path}' is a checkpoint of {stage_of(there)} ({there}), not of {stage_of(class_path)} ({class_path}). "
             f"To start from its weights: --model.init_from {path}"
         )

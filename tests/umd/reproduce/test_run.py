@@ -12,6 +12,7 @@ from rich.console import Console
 
 import umd.reproduce.run as runner
 from tests.umd.reproduce.test_plan import plan, workspace
+from umd.files import UserError
 from umd.reproduce.board import Board, time_left
 from umd.reproduce.outcome import Outcome
 from umd.reproduce.scales import Setting
@@ -128,7 +129,7 @@ def test_a_training_that_was_started_by_hand_is_not_taken_for_a_step(called: Pat
 
 def test_two_calls_in_one_folder_are_refused(called: Path, tmp_path: Path) -> None:
     here = workspace(tmp_path)
-    with runner._alone(here.out), pytest.raises(BlockingIOError, match="another umd reproduce works in"):
+    with runner._alone(here.out), pytest.raises(UserError, match="another umd reproduce works in"):
         run(here)
     assert called.read_text() == ""
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from umd.files import UserError
 from umd.reproduce.plan import Plan
 from umd.reproduce.steps import Workspace
 
@@ -27,7 +28,7 @@ def draw(plan: Plan, workspace: Workspace, stem: Path) -> list[Path]:
         `<stem>.png` and `<stem>.svg`; nothing, and nothing is written, where no step has a result.
 
     Raises:
-        ValueError: the experiment is a table, or two models were tested on different questions.
+        UserError: the experiment is a table, or two models were tested on different questions.
     """
     from umd.reproduce.figures.curves import alphas, validation
     from umd.reproduce.figures.features import by_class, by_modality
@@ -43,7 +44,7 @@ def draw(plan: Plan, workspace: Workspace, stem: Path) -> list[Path]:
     }
     name = plan.experiment.name
     if name not in painters:
-        raise ValueError(f"'{name}' is no figure; the figures are {', '.join(painters)}")
+        raise UserError(f"'{name}' is no figure; the figures are {', '.join(painters)}")
     with house_style():
         picture = painters[name](plan, workspace)
         if picture is None:

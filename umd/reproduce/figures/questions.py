@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from umd.files import UserError
 from umd.reproduce.figures.picture import WIDTH, Picture, left_out, named, results
 from umd.reproduce.graph import Place
 from umd.reproduce.plan import Plan
@@ -104,7 +105,7 @@ def answered(plan: Plan, workspace: Workspace) -> Picture | None:
             pd.read_csv(workspace.folder(cell.step) / "predictions.csv", keep_default_na=False) for cell in cells
         )
         if any(table["index"].tolist() != tables[0]["index"].tolist() for table in tables):
-            raise ValueError(f"the models for {place.title} were tested on different questions")
+            raise UserError(f"the models for {place.title} were tested on different questions")
         sets.append(Answered(place, root, tuple(cell.row.title for cell in cells), tables))
     if not sets:
         return None
