@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from callbacks.prediction_writer import PredictionWriter, in_split_order
+from umd.files import UserError
 
 ANSWERS = [
     'the "left", lower lobe',
@@ -159,7 +160,7 @@ def test_a_fast_dev_run_writes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("outputs", "error", "message"),
     [
-        (torch.zeros(3), TypeError, "list of dictionaries, got Tensor"),
+        (torch.zeros(3), UserError, "list of dictionaries, got Tensor"),
         ([{"answer": "a"}], ValueError, "lacks the key 'index'"),
         ([{"index": 0, "answer": "a"}, {"index": 1}], ValueError, "the first one had"),
     ],
