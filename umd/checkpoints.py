@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
@@ -19,7 +20,23 @@ from umd.files import UserError
 
 logger = logging.getLogger(__name__)
 
-RECIPE_KEY = "umd"
+SETTINGS_KEY = "umd"
+"""Where a checkpoint holds how it was made: the classes of module and data module, and their arguments."""
+
+
+def public_name(class_path: str) -> str:
+    """The shortest name of a class: `umd.VQAClassifier` for `umd.modules.vqa.VQAClassifier`.
+
+    Files move, what a package's face exports stays; the command line's parser writes classes by the same rule. A
+    class that no face exports, or whose module is not loaded, keeps its name.
+    """
+    module, _, name = class_path.rpartition(".")
+    wanted = getattr(sys.modules.get(module), name, None)
+    parts = module.split(".")
+    for face in (".".join(parts[:depth]) for depth in range(1, len(parts))):
+        if wanted is not None and getattr(sys.modules.get(face), name, None) is wanted:
+            return f"{face}.{name}"
+    return class_path
 
 
 def to_plain(value: object) -> Any:  # noqa: ANN401 - any plain value

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.synthetic import ENCODER, M3AE, OPTIMIZER, RECONSTRUCTION
-from umd.checkpoints import hand_over, read_checkpoint, to_plain
+from umd.checkpoints import hand_over, public_name, read_checkpoint, to_plain
 from umd.encoders import EncoderConfig
 from umd.files import UserError
 from umd.modules import MRPretrain, TDCalib
@@ -48,6 +48,25 @@ def test_settings_become_plain() -> None:
     }
     with pytest.raises(TypeError, match="a Tensor cannot go into a checkpoint"):
         to_plain({"deep": [torch.zeros(1)]})
+
+
+@pytest.mark.parametrize(
+    ("home", "public"),
+    [
+        ("umd.modules.pretrain.MRPretrain", "umd.MRPretrain"),
+        ("umd.encoders.multimodal.Pooled", "umd.encoders.Pooled"),
+        ("umd.encoders.fusion.Fusion", "umd.encoders.fusion.Fusion"),
+        ("umd.masking.PatchMask", "umd.masking.PatchMask"),
+        ("of.nobody.Class", "of.nobody.Class"),
+    ],
+)
+def test_a_class_goes_by_its_shortest_name(home: str, public: str) -> None:
+    assert public_name(home) == public
+
+
+def test_of_two_classes_of_one_name_only_the_exported_one_is_public(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("umd.masking.MRPretrain", Settings, raising=False)
+    assert public_name("umd.masking.MRPretrain") == "umd.masking.MRPretrain"
 
 
 # What is read

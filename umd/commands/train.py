@@ -24,7 +24,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 import datamodules  # noqa: F401 - makes the short class names known to the parser
 import umd.modules  # noqa: F401 - the same
 from callbacks import FiniteGuard, PredictionWriter, ProgressFile, ResultsTable
-from umd.checkpoints import RECIPE_KEY
+from umd.checkpoints import SETTINGS_KEY
 from umd.commands.callback_options import with_options
 from umd.commands.failures import explained, interruption
 from umd.commands.messages import show_messages
@@ -75,7 +75,7 @@ class _TrainingNote(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the note."""
-        checkpoint.setdefault(RECIPE_KEY, {}).update(self.note)
+        checkpoint.setdefault(SETTINGS_KEY, {}).update(self.note)
 
 
 class UMDCLI(LightningCLI):

@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 from torch.optim import Optimizer
 
 from umd.batch import ImageTextBatch
-from umd.checkpoints import RECIPE_KEY, hand_over, to_plain
+from umd.checkpoints import SETTINGS_KEY, hand_over, public_name, to_plain
 from umd.encoders import EncoderConfig, Features, MultimodalEncoder
 from umd.encoders.interfaces import PairEncoder
 from umd.files import UserError
@@ -88,9 +88,9 @@ class Stage(LightningModule, Generic[EncoderT]):
         grid = self.encoder.vision.grid
         return {f"encoder.vision.{table}": grid} if table else {}
 
-    def generator(self, seed: int, *place: int) -> Generator:
-        """Randomness that depends on nothing but the seed, this place in training, and the rank."""
-        mixed = hash((seed, *place, self.global_rank)) & 0x7FFF_FFFF_FFFF_FFFF
+    def generator(self, seed: int, *key: int) -> Generator:
+        """Randomness that depends on nothing but the seed, the key (a position in training), and the rank."""
+        mixed = hash((seed, *key, self.global_rank)) & 0x7FFF_FFFF_FFFF_FFFF
         return Generator(self.device).manual_seed(mixed)
 
     def setup(self, stage: str) -> None:
@@ -182,7 +182,7 @@ class Stage(LightningModule, Generic[EncoderT]):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember what the training that goes on here had started from."""
-        self._started_from = checkpoint.get(RECIPE_KEY, {}).get("started_from")
+        self._started_from = checkpoint.get(SETTINGS_KEY, {}).get("started_from")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write settings that need nothing but this file: weights are in it, so no source of them is named.
@@ -200,14 +200,14 @@ class Stage(LightningModule, Generic[EncoderT]):
         settings["init_from"] = None
         settings["encoder"] |= {"vision_weights": None, "text_weights": None}
         checkpoint["hyper_parameters"] = settings
-        checkpoint.setdefault(RECIPE_KEY, {}).update(
+        checkpoint.setdefault(SETTINGS_KEY, {}).update(
             model={"class_path": _class_path(self), "init_args": settings}, started_from=origin
         )
         data = getattr(self._trainer, "datamodule", None)
         if isinstance(data, LightningDataModule):
             # Lightning also notes what a class passes on to its parent, which the class itself does not take.
             taken = inspect.signature(type(data)).parameters
-            checkpoint[RECIPE_KEY]["data"] = {
+            checkpoint[SETTINGS_KEY]["data"] = {
                 "class_path": _class_path(data),
                 "init_args": {key: value for key, value in to_plain(dict(data.hparams)).items() if key in taken},
             }
@@ -276,4 +276,4 @@ def _has_gradients(optimizer: Optimizer) -> bool:
 
 
 def _class_path(instance: object) -> str:
-    return f"{type(instance).__module__}.{type(instance).__qualname__}"
+    return public_name(f"{type(instance).__module__}.{type(instance).__qualname__}")

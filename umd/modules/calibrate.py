@@ -35,6 +35,6 @@ class TDCalib(ReconstructionModule):
         for parameter in (*self.encoder.pooler_parameters(), *self.matching_head.parameters()):
             parameter.requires_grad_(False)
 
-    def terms(self, batch: ImageTextBatch, *place: int) -> Terms:
+    def terms(self, batch: ImageTextBatch, *key: int) -> Terms:
         """The four unweighted terms (two with preset m3ae)."""
-        return self.reconstruction_terms(batch, self.encoder.vision.normalize(batch.image), *place)
+        return self.reconstruction_terms(batch, self.encoder.vision.normalize(batch.image), *key)

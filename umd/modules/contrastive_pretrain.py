@@ -237,22 +237,22 @@ class ContrastivePretrain(GGPStage):
             self.contrastive.distillation if self.training else 0.0,
         )
 
-    def negatives(self, encoded: Encoded, *place: int) -> tuple[Tensor, Tensor]:
+    def negatives(self, encoded: Encoded, *key: int) -> tuple[Tensor, Tensor]:
         """For each text another pair's image, for each image another pair's text: (B,) int64 places among W * B."""
-        generator = self.generator(self.contrastive.mask_seed, 0, *place)
+        generator = self.generator(self.contrastive.mask_seed, 0, *key)
         with torch.no_grad():
             images = encoded.text_feature @ encoded.image_pool.T / self.temperature
             texts = encoded.image_feature @ encoded.text_pool.T / self.temperature
         return hard_negatives(images, encoded.own, generator), hard_negatives(texts, encoded.own, generator)
 
-    def matching(self, batch: ImageTextBatch, encoded: Encoded, *place: int) -> Tensor:
+    def matching(self, batch: ImageTextBatch, encoded: Encoded, *key: int) -> Tensor:
         """L_ITM over B true pairs, B texts with a hard negative image, and B images with a hard negative text."""
         image, text, mask = encoded.image, encoded.text, batch.attention_mask
         match = torch.ones(len(batch), dtype=torch.int64, device=image.device)
         if len(encoded.image_pool) > 1:  # a pair that is alone has no other to be mistaken for
             longer = largest(text.shape[1], text.device) - text.shape[1]
             text, mask = functional.pad(text, (0, 0, 0, longer)), functional.pad(mask, (0, longer))
-            other_image, other_text = self.negatives(encoded, *place)
+            other_image, other_text = self.negatives(encoded, *key)
             all_images, all_texts, all_masks = gather(image), gather(text), gather(mask)
             image = torch.cat([image, all_images[other_image], image])
             text = torch.cat([text, text, all_texts[other_text]])
@@ -260,7 +260,7 @@ class ContrastivePretrain(GGPStage):
             match = torch.cat([match, torch.zeros_like(match), torch.zeros_like(match)])
         return matching_loss(self.matching_head(self.encoder.fuse(text, mask, image)[:, 0]), match)
 
-    def masked_language(self, batch: ImageTextBatch, encoded: Encoded, *place: int) -> Tensor:
+    def masked_language(self, batch: ImageTextBatch, encoded: Encoded, *key: int) -> Tensor:
         """L_MLM: hidden tokens from the rest of the text and the whole image."""
         masked = mask_tokens(
             batch.input_ids,
@@ -268,18 +268,18 @@ class ContrastivePretrain(GGPStage):
             mask_token_id=batch.mask_token_id,
             vocab_size=self.encoder.text.vocab_size,
             ratio=self.contrastive.text_mask_ratio,
-            generator=self.generator(self.contrastive.mask_seed, 1, *place),
+            generator=self.generator(self.contrastive.mask_seed, 1, *key),
         )
         text = self.encoder.text(masked.input_ids, batch.attention_mask)
         joint = self.encoder.fuse(text, batch.attention_mask, encoded.image)
         return masked_language_loss(self.text_decoder, joint, masked.labels)
 
-    def terms(self, batch: ImageTextBatch, encoded: Encoded, *place: int) -> ContrastiveTerms:
-        """All unweighted terms of one batch at a place in training."""
+    def terms(self, batch: ImageTextBatch, encoded: Encoded, *key: int) -> ContrastiveTerms:
+        """All unweighted terms of one batch at a position in training."""
         return ContrastiveTerms(
             itc=self.contrast(encoded),
-            itm=self.matching(batch, encoded, *place),
-            mlm=self.masked_language(batch, encoded, *place),
+            itm=self.matching(batch, encoded, *key),
+            mlm=self.masked_language(batch, encoded, *key),
         )
 
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:

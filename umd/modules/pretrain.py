@@ -63,18 +63,18 @@ class MRPretrain(ReconstructionModule):
         if "contrastive" in self.reconstruction.objectives:
             self.log_scale.clamp_(max=MAX_LOG_SCALE)
 
-    def terms(self, batch: ImageTextBatch, *place: int) -> Terms:
+    def terms(self, batch: ImageTextBatch, *key: int) -> Terms:
         """All unweighted terms of the preset."""
         pixels = self.encoder.vision.normalize(batch.image)
         objectives = self.reconstruction.objectives
         if "contrastive" in objectives:
-            return Terms(contrastive=self.contrastive_loss(batch, pixels, *place))
+            return Terms(contrastive=self.contrastive_loss(batch, pixels, *key))
         if "itm" not in objectives:
-            mask = self.patch_mask(batch, *place)
+            mask = self.patch_mask(batch, *key)
             trunk = self.image_decoder.trunk(self.visible_features(batch, pixels, mask), mask)
             return Terms(mim=self.image_loss(trunk, pixels, mask))
-        rebuilt = self.reconstruction_terms(batch, pixels, *place)
-        return replace(rebuilt, itm=self.matching_loss(batch, pixels, *place))
+        rebuilt = self.reconstruction_terms(batch, pixels, *key)
+        return replace(rebuilt, itm=self.matching_loss(batch, pixels, *key))
 
     def visible_features(self, batch: ImageTextBatch, pixels: Tensor, mask: PatchMask) -> Tensor:
         """The tokens from which the image decoder rebuilds; preset mae leaves text and fusion out."""
@@ -83,16 +83,16 @@ class MRPretrain(ReconstructionModule):
             return projected
         return super().visible_features(batch, pixels, mask)
 
-    def matching_loss(self, batch: ImageTextBatch, pixels: Tensor, *place: int) -> Tensor:
+    def matching_loss(self, batch: ImageTextBatch, pixels: Tensor, *key: int) -> Tensor:
         """L_ITM (Eq. 6): one forward of unmasked pairs, half of the images swapped within the batch."""
-        generator = self.generator(self.reconstruction.mask_seed, 2, *place)
+        generator = self.generator(self.reconstruction.mask_seed, 2, *key)
         source, match = swap_images(len(batch), generator)
         pooled = self.encoder.pool(self.encode(batch, pixels[source]))
         return matching_loss(self.matching_head(pooled.joint), match)
 
-    def contrastive_loss(self, batch: ImageTextBatch, pixels: Tensor, *place: int) -> Tensor:
+    def contrastive_loss(self, batch: ImageTextBatch, pixels: Tensor, *key: int) -> Tensor:
         """CLIP's loss over the pairs of all ranks, gathered with their gradients; every rank has as many pairs."""
-        mask = self.patch_mask(batch, *place) if self.reconstruction.hidden_share else None
+        mask = self.patch_mask(batch, *key) if self.reconstruction.hidden_share else None
         image = self.image_contrast(self.encoder.vision(pixels, mask)[:, 0])
         text = self.text_contrast(self.encoder.text(batch.input_ids, batch.attention_mask)[:, 0])
         all_images, all_texts, offset = image, text, 0

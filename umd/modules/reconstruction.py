@@ -125,12 +125,12 @@ class ReconstructionModule(StageModule):
         for kept, current in zip(self.teacher.buffers(), self.encoder.buffers(), strict=True):
             kept.copy_(current)
 
-    def patch_mask(self, batch: ImageTextBatch, *place: int) -> PatchMask:
-        """The patches that are hidden in a batch at a place in training."""
-        generator = self.generator(self.reconstruction.mask_seed, 0, *place)
+    def patch_mask(self, batch: ImageTextBatch, *key: int) -> PatchMask:
+        """The patches that are hidden in a batch at a position in training."""
+        generator = self.generator(self.reconstruction.mask_seed, 0, *key)
         return mask_patches(len(batch), self.encoder.vision.patches, self.reconstruction.hidden_share, generator)
 
-    def token_mask(self, batch: ImageTextBatch, *place: int) -> tuple[Tensor, Tensor]:
+    def token_mask(self, batch: ImageTextBatch, *key: int) -> tuple[Tensor, Tensor]:
         """The ids that the student reads and the labels of hidden tokens, (B, L) each."""
         tokens = mask_tokens(
             batch.input_ids,
@@ -138,15 +138,15 @@ class ReconstructionModule(StageModule):
             mask_token_id=batch.mask_token_id,
             vocab_size=self.encoder.text.vocab_size,
             ratio=self.reconstruction.text_mask_ratio,
-            generator=self.generator(self.reconstruction.mask_seed, 1, *place),
+            generator=self.generator(self.reconstruction.mask_seed, 1, *key),
             word_ids=batch.word_ids if self.reconstruction.whole_word else None,
         )
         return tokens.input_ids, tokens.labels
 
-    def reconstruction_terms(self, batch: ImageTextBatch, pixels: Tensor, *place: int) -> Terms:
+    def reconstruction_terms(self, batch: ImageTextBatch, pixels: Tensor, *key: int) -> Terms:
         """Eq. 1, 2 and 4 on one batch; `pixels` are its normalised images."""
-        mask = self.patch_mask(batch, *place)
-        input_ids, labels = self.token_mask(batch, *place)
+        mask = self.patch_mask(batch, *key)
+        input_ids, labels = self.token_mask(batch, *key)
         student: Features = self.encoder(pixels, input_ids, batch.attention_mask, mask)
         trunk = self.image_decoder.trunk(student.image, mask)
         mim = self.image_loss(trunk, pixels, mask)
@@ -171,8 +171,8 @@ class ReconstructionModule(StageModule):
         return masked_image_loss(predicted, patches, mask.masked, self.reconstruction.normalize_patches)
 
     @abstractmethod
-    def terms(self, batch: ImageTextBatch, *place: int) -> Terms:
-        """All unweighted terms of the stage on one batch, at a place in training."""
+    def terms(self, batch: ImageTextBatch, *key: int) -> Terms:
+        """All unweighted terms of the stage on one batch, at a position in training."""
 
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
         """The weighted total of one batch, each term logged."""

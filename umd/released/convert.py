@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from umd.checkpoints import RECIPE_KEY, read_checkpoint
+from umd.checkpoints import SETTINGS_KEY, read_checkpoint
 from umd.files import UserError, writing
 from umd.heads.image_decoder import sincos_positions
 from umd.modules import MRPretrain, TDCalib
@@ -192,7 +192,7 @@ def _checkpoint(
         "state_dict": dict(weights),
     }
     module.on_save_checkpoint(checkpoint)
-    checkpoint[RECIPE_KEY]["converted"] = {"from": origin, "drawn_anew": list(fresh)}
+    checkpoint[SETTINGS_KEY]["converted"] = {"from": origin, "drawn_anew": list(fresh)}
     return checkpoint
 
 

@@ -15,7 +15,7 @@ from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.fabric.utilities.types import _PATH
 from torch import Tensor
 
-from umd.checkpoints import RECIPE_KEY
+from umd.checkpoints import SETTINGS_KEY
 from umd.run.resume import UNFINISHED_KEY
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:  # noqa: ANN401
         """Write a checkpoint, but not one that was asked for in the middle of an update."""
-        if checkpoint.get(RECIPE_KEY, {}).pop(UNFINISHED_KEY, False):
+        if checkpoint.get(SETTINGS_KEY, {}).pop(UNFINISHED_KEY, False):
             logger.warning("'%s' is not written: the weights were just being updated", path)
             return
         if storage_options is not None or get_filesystem(path).protocol[0] != "file":

@@ -59,9 +59,9 @@ def restore_random_state(plain: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(plain["cuda"])
 
 
-def seed_afresh(*place: int) -> None:
+def seed_afresh(*key: int) -> None:
     """Seed all of them from numbers, such as a step and a rank."""
-    seed = int(np.random.SeedSequence(place).generate_state(1)[0])
+    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

@@ -22,7 +22,7 @@ from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from umd.checkpoints import RECIPE_KEY
+from umd.checkpoints import SETTINGS_KEY
 from umd.files import gather_objects
 from umd.protocols import CanStartInside
 from umd.run.random_state import RandomState, restore_random_state, seed_afresh
@@ -123,7 +123,7 @@ class ExactResume(Callback):
         position, state = self._position(trainer), RandomState.now()
         if self._inside_step(trainer) and self._step_began is not None:
             state = self._step_began[2]
-        notes = checkpoint.setdefault(RECIPE_KEY, {})
+        notes = checkpoint.setdefault(SETTINGS_KEY, {})
         notes["position"] = asdict(position)
         notes["ranks"] = trainer.world_size
         notes["random"] = _gather_objects(trainer, state.plain())
@@ -169,7 +169,7 @@ class ExactResume(Callback):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         find_best_again(trainer, checkpoint)
-        notes = checkpoint.get(RECIPE_KEY, {})
+        notes = checkpoint.get(SETTINGS_KEY, {})
         if "position" in notes:
             self._restored = {**notes, "global_step": checkpoint["global_step"]}
         else:

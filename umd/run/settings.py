@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from umd.checkpoints import RECIPE_KEY, read_checkpoint
+from umd.checkpoints import SETTINGS_KEY, read_checkpoint
 from umd.files import UserError
 from umd.run.paths import stage_of
 
@@ -40,7 +40,7 @@ def recipe(path: str | Path, *, training: bool = False) -> dict[str, Any]:
         UserError: the checkpoint says nothing, so it was not written by this project.
     """
     content = read_checkpoint(path)
-    found: Any = content.get(RECIPE_KEY)
+    found: Any = content.get(SETTINGS_KEY)
     if not isinstance(found, dict):
         raise UserError(
             f"'{path}' does not say how it was made: it is no checkpoint of this project. "

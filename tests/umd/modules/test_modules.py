@@ -503,7 +503,7 @@ def test_a_checkpoint_says_how_it_was_made(tmp_path: Path) -> None:
     first, _ = train(MRPretrain(ENCODER, OPTIMIZER, RECONSTRUCTION), tmp_path)
     path, _ = train(VQAClassifier(ENCODER, OPTIMIZER, str(first)), tmp_path)
     recipe = torch.load(path, weights_only=True)["umd"]
-    assert recipe["model"]["class_path"] == "umd.modules.vqa.VQAClassifier"
+    assert recipe["model"]["class_path"] == "umd.VQAClassifier"
     assert recipe["model"]["init_args"]["answers"] == list(ANSWERS)
     assert recipe["model"]["init_args"]["init_from"] is None
     assert recipe["model"]["init_args"]["encoder"]["vision_options"] == ENCODER.vision_options
