@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import nn
 
 from umd.files import UserError, refused
+from umd.run.settings import misfit
 
 _DEAD_WORKER = re.compile(r"DataLoader worker.*(exited unexpectedly|is killed)", re.DOTALL)
 
@@ -36,6 +38,27 @@ def explained(error: BaseException, folder: Path) -> UserError | None:
             )
     if isinstance(error, MisconfigurationException):
         return UserError(" ".join(str(error).split()))
+    return None
+
+
+def misfit_of(checkpoint: str | Path | None, model: nn.Module, error: BaseException) -> UserError | None:
+    """What of a checkpoint does not fit, where that is what torch or Lightning complained of.
+
+    Args:
+        checkpoint: from which the command went on; None where from none.
+        model: what it was read into.
+        error: what ended the command.
+    """
+    if checkpoint is None or not Path(checkpoint).is_file():
+        return None
+    if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
+        found = misfit(checkpoint, model.state_dict())
+        return UserError(f"the weights in '{checkpoint}' do not fit the model's settings: {found}")
+    if isinstance(error, ValueError) and "loaded state dict" in str(error):
+        return UserError(
+            f"the optimizer state in '{checkpoint}' does not fit: what is trained, or in which groups, has changed. "
+            f"To start from its weights: --model.init_from {checkpoint}"
+        )
     return None
 
 

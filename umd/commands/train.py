@@ -2,60 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
-import warnings
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 import datamodules  # noqa: F401 - makes the short class names known to the parser
 import umd.modules  # noqa: F401 - the same
-from callbacks import FiniteGuard, PredictionWriter, ProgressFile, ResultsTable
-from umd.checkpoints import SETTINGS_KEY
+from umd.commands.added import added_callbacks, added_loggers, with_atomic_writing
+from umd.commands.arguments import add_options, prepare, without_checkpoint
 from umd.commands.callback_options import with_options
-from umd.commands.failures import explained, interruption
-from umd.commands.messages import show_messages
+from umd.commands.failures import explained, interruption, misfit_of
+from umd.commands.messages import hide_useless_warnings, show_messages
 from umd.commands.parser_errors import parser_for
-from umd.encoders import tokenizer_for
 from umd.files import UserError
 from umd.protocols import HasReport
-from umd.run.checkpoint_io import AtomicCheckpointIO
 from umd.run.folder import RunFolder
-from umd.run.paths import check_free, folder_of, run_folder
-from umd.run.requeue import RequeueBetweenSteps
-from umd.run.resume import ExactResume
-from umd.run.settings import check_classes, check_same_stage, differences, misfit, recipe
+from umd.run.paths import check_free, run_folder
+from umd.run.settings import check_same_stage, differences
 
 logger = logging.getLogger("umd")
-
-# Set from the model's settings, never by hand.
-_LINKED = ("tokenizer", "image_size")
-_SAY_WHICH_MODEL = ("--ckpt_path", "--config", "-c", "--model", "--model.help", "--data.help", "--help", "-h")
-
-
-_USELESS_WARNINGS = (
-    r".*LeafSpec.*is deprecated",  # between lightning and torch
-    r"Found \d+ module\(s\) in eval mode at the start of training",  # the teacher, always
-    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",  # none is needed to test
-    r"It is recommended to use `self.log\(.*sync_dist=True",  # the metrics' values are of all ranks already
-    r"Checkpoint directory .* exists and is not empty",  # a training that goes on
-    r"The number of training batches \(\d+\) is smaller than the logging interval",
-    r"`ModelCheckpoint\(monitor=.*could not find the monitored key",  # `after_fit` says what follows from it
-)
-
 
 _DESCRIPTIONS = {
     "fit": "Train a stage; a stage with a result table ends with a test of its best checkpoint.",
@@ -65,75 +40,21 @@ _DESCRIPTIONS = {
 }
 
 
-class _TrainingNote(Callback):
-    """Writes the trainer's settings into each checkpoint, so that a training can go on from it alone."""
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        # The folder is where the checkpoint lies; loggers follow it.
-        trainer = {key: value for key, value in config["trainer"].items() if key not in ("default_root_dir", "logger")}
-        self.note = {"trainer": trainer, "seed_everything": config["seed_everything"]}
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the note."""
-        checkpoint.setdefault(SETTINGS_KEY, {}).update(self.note)
-
-
 class UMDCLI(LightningCLI):
     """`umd fit|validate|test|predict`."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the run's name and folder, and the links that spare typing things twice."""
-        parser.add_argument("--name", default="default", help="name of the run; its folder is RUNS/STAGE/NAME")
-        parser.add_argument("--runs", default="runs", help="folder of all runs")
-        parser.add_argument(
-            "--overwrite", type=bool, default=False, help="let a training replace an earlier one of that name"
-        )
-        parser.add_argument(
-            "--callback",
-            nargs="+",
-            type=str,
-            default=[],
-            metavar="NAME=off|NAME.ARGUMENT=VALUE",
-            help="change one of the configs' callbacks: leave it out, or set an argument",
-        )
-        parser.add_argument(
-            "--test_after_fit",
-            type=bool,
-            default=True,
-            help="end a training with a test of its best checkpoint",
-        )
-        parser.link_arguments(
-            tuple(f"model.init_args.encoder.text{part}" for part in ("", "_weights", "_options")),
-            "data.init_args.tokenizer",
-            compute_fn=tokenizer_for,
-        )
-        parser.link_arguments("model.init_args.encoder.image_size", "data.init_args.image_size")
+        """Add this project's own options."""
+        add_options(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401
         """Parse, with the settings of a given checkpoint first, so that whatever the user gives wins."""
-        self.restored: dict[str, Any] = {}
-        if args[0] != "fit" and all(argument.partition("=")[0] not in _SAY_WHICH_MODEL for argument in args[1:]):
-            raise _without_checkpoint(args[0])
-        for key in _LINKED:
-            if any(_value_of(f"--data.{part}{key}", args) is not None for part in ("", "init_args.")):
-                raise UserError(f"--data.{key} follows from the model's encoder: set --model.encoder instead")
-        args = [args[0], *_nulls_as_config(args[1:])]
-        path = _value_of("--ckpt_path", args)
-        if path is not None and path not in ("best", "last", "hpc", "registry"):
-            self.restored = recipe(path, training=args[0] == "fit")
-            check_classes(self.restored, path, _typed(args))
-            given = dict(self.restored)
-            if "data" in given:
-                settings = given["data"]["init_args"]
-                own = {key: value for key, value in settings.items() if key not in _LINKED}
-                given["data"] = given["data"] | {"init_args": own}
-            args = [args[0], f"--config={json.dumps(given)}", *args[1:]]
-        moved = any(_value_of(option, args) is not None for option in ("--name", "--runs"))
-        self.beside = folder_of(path) if self.restored and path is not None and not moved else None
-        self.config = parser.parse_args(args)
+        given = prepare(args)
+        self.restored, self.beside = given.restored, given.folder
+        self.config = parser.parse_args(given.typed)
 
     def _parse_ckpt_path(self) -> None:
-        """Lightning's own merging of a checkpoint's settings would overrule the user: `parse_arguments` does it."""
+        """Lightning's own merging of a checkpoint's settings would overrule the user: `prepare` does it."""
 
     def before_instantiate_classes(self) -> None:
         """Choose the run's folder and say what was taken from a checkpoint."""
@@ -151,7 +72,7 @@ class UMDCLI(LightningCLI):
         if self.beside is not None:
             self.folder = self.beside if task == "fit" else self.beside / task
         if task != "fit" and not config.ckpt_path:
-            raise _without_checkpoint(task)
+            raise without_checkpoint(task)
         self.goes_on = self.beside is not None or _requeued(self.folder, config)
         if self.restored:
             check_same_stage(self.restored, config.ckpt_path, config.model.class_path)
@@ -198,28 +119,14 @@ class UMDCLI(LightningCLI):
                 self.held.abandon()
             if isinstance(error, SystemExit) and self.trainer.interrupted and self.trainer.training:
                 logger.info("%s", interruption(self.folder))  # Ctrl-C, of which Lightning makes an exit
-            clear = explained(error, self.folder) or self._misfit(error)
+            path = self.config[subcommand].ckpt_path
+            clear = explained(error, self.folder) or misfit_of(path, self.model, error)
             if clear is None:
                 raise
             raise clear from error
         finally:
             if self.held is not None:
                 self.held.release()
-
-    def _misfit(self, error: BaseException) -> UserError | None:
-        """What of a checkpoint does not fit, where that is what torch or Lightning complained of."""
-        path = self.config[self.subcommand].ckpt_path
-        if path is None or not Path(path).is_file():
-            return None
-        if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
-            found = misfit(path, self.model.state_dict())
-            return UserError(f"the weights in '{path}' do not fit the model's settings: {found}")
-        if isinstance(error, ValueError) and "loaded state dict" in str(error):
-            return UserError(
-                f"the optimizer state in '{path}' does not fit: what is trained, or in which groups, has changed. "
-                f"To start from its weights: --model.init_from {path}"
-            )
-        return None
 
     def before_fit(self) -> None:
         """Take hold of the run folder."""
@@ -234,34 +141,20 @@ class UMDCLI(LightningCLI):
         self.trainer.callbacks.insert(0, self.held)  # type: ignore[attr-defined]
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
-        """Add what every run has: both loggers, the result table where the module has one, the CSV of answers."""
-        settings = self._get(self.config_init, "trainer")
+        """Make the trainer that the configs ask for, with what every run has (`umd.commands.added`)."""
+        settings, training = self._get(self.config_init, "trainer"), self.subcommand == "fit"
         if settings.get("enable_progress_bar") is None and not sys.stderr.isatty():
             kwargs["enable_progress_bar"] = False  # a log file wants lines, not a bar
-        if settings.get("logger") in (None, True) and self.subcommand != "fit":
-            kwargs["logger"] = False
-        elif settings.get("logger") in (None, True):
-            folder = str(self.folder)
-            kwargs["logger"] = [
-                TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
-                CSVLogger(folder, name="csv"),
-            ]
-        always: list[Callback] = []
-        if self.subcommand == "fit":
-            always = [_TrainingNote(self._plain_config()), ExactResume(), RequeueBetweenSteps(), ProgressFile()]
-            kwargs["plugins"] = _with_atomic_writing(settings.get("plugins"), settings.get("strategy"))
-        if self.subcommand != "fit" and not settings.get("callbacks"):
+        if settings.get("logger") in (None, True):
+            kwargs["logger"] = added_loggers(self.folder) if training else False
+        if training:
+            kwargs["plugins"] = with_atomic_writing(settings.get("plugins"), settings.get("strategy"))
+        elif not settings.get("callbacks"):
             kwargs["enable_checkpointing"] = False
-        if isinstance(self.model, HasReport):
-            always.append(ResultsTable())
         given = settings.get("callbacks") or []
         given = given if isinstance(given, list) else [given]
-        if self.subcommand == "fit" and not any(isinstance(callback, FiniteGuard) for callback in given):
-            always.append(FiniteGuard())
-        answers = self.subcommand == "predict" or isinstance(self.model, HasReport)
-        if answers and not any(isinstance(callback, PredictionWriter) for callback in given):
-            always.append(PredictionWriter())
-        return super().instantiate_trainer(callbacks=[*given, *always], **kwargs)
+        added = added_callbacks(str(self.subcommand), self.model, given, self._plain_config())
+        return super().instantiate_trainer(callbacks=[*given, *added], **kwargs)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Checkpoints are read as data, never as code."""
@@ -299,10 +192,6 @@ class UMDCLI(LightningCLI):
         )
 
 
-def _without_checkpoint(command: str) -> UserError:
-    return UserError(f"umd {command} needs a trained model: --ckpt_path FILE")
-
-
 def _requeued(folder: Path, config: Any) -> bool:  # noqa: ANN401 - a namespace
     """Whether Slurm started this training again: Lightning then goes on from the checkpoint that it left."""
     return not config.get("ckpt_path") and SLURMEnvironment.detect() and any(folder.glob("hpc_ckpt_*.ckpt"))
@@ -316,59 +205,10 @@ def _replace_own_files(callbacks: Any) -> None:  # noqa: ANN401 - namespaces, as
             settings["enable_version_counter"] = False
 
 
-def _with_atomic_writing(plugins: Any, strategy: Any) -> list[Any]:  # noqa: ANN401 - Lightning's own are unions
-    """The plugins, and one that writes checkpoints atomically where the user has none that writes them."""
-    given = list(plugins) if isinstance(plugins, list | tuple) else [] if plugins is None else [plugins]
-    writes = [*given, getattr(strategy, "_checkpoint_io", None)]
-    return given if any(isinstance(plugin, CheckpointIO) for plugin in writes) else [*given, AtomicCheckpointIO()]
-
-
-def _nulls_as_config(arguments: list[str]) -> list[str]:
-    """Rewrite `--model.encoder.text_weights null` as a config, where null means null.
-
-    On the command line, jsonargparse turns null two levels below a class into the text "None".
-    """
-    rewritten: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        key, equals, value = argument.partition("=")
-        part, *path = key.removeprefix("--").split(".")
-        nested = key.startswith("--") and part in ("model", "data") and len(path) > 1
-        if nested and not equals:
-            value = next(rest, "")
-        if nested and value == "null":
-            content: Any = None
-            for name in reversed(path[1:] if path[0] == "init_args" else path):
-                content = {name: content}
-            rewritten.append(f"--config={json.dumps({part: {'init_args': content}})}")
-        else:
-            rewritten += [argument] if equals or not nested else [argument, value]
-    return rewritten
-
-
-def _typed(arguments: list[str]) -> str:
-    """All that the user gave: the command line, and the files that it names as configs."""
-    paths = [value for option, value in pairwise(arguments) if option in ("--config", "-c")]
-    paths += [argument.partition("=")[2] for argument in arguments if argument.startswith("--config=")]
-    files = [Path(path).read_text() for path in paths if not path.startswith("{") and Path(path).is_file()]
-    return "\n".join([*arguments, *files])
-
-
-def _value_of(option: str, arguments: list[str]) -> str | None:
-    for place, argument in enumerate(arguments):
-        if argument == option and place + 1 < len(arguments):
-            return arguments[place + 1]
-        if argument.startswith(option + "="):
-            return argument.split("=", 1)[1]
-    return None
-
-
 def run(arguments: list[str]) -> None:
     """Run one of Lightning's subcommands."""
     show_messages()
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
-    for message in _USELESS_WARNINGS:
-        warnings.filterwarnings("ignore", message)
+    hide_useless_warnings()
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
     UMDCLI(

@@ -1,4 +1,4 @@
-"""What a checkpoint says about how it was made, and whether that may be taken over."""
+"""What a checkpoint says about how it was made: how that is written, read, and whether it may be taken over."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from umd.checkpoints import SETTINGS_KEY, read_checkpoint
@@ -29,7 +30,25 @@ _HARMLESS_CALLBACKS = (
 )
 
 
-def recipe(path: str | Path, *, training: bool = False) -> dict[str, Any]:
+class TrainerSettings(Callback):
+    """Writes the trainer's settings and the seed into each checkpoint, so that a training can go on from it alone.
+
+    Args:
+        config: the resolved config of the training, in plain types.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        # The folder is where the checkpoint lies; loggers follow it.
+        kept = {key: value for key, value in config["trainer"].items() if key not in ("default_root_dir", "logger")}
+        self.settings = {"trainer": kept, "seed_everything": config["seed_everything"]}
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add them to what the stage and its data say of themselves."""
+        checkpoint.setdefault(SETTINGS_KEY, {}).update(self.settings)
+
+
+def settings_of(path: str | Path, *, training: bool = False) -> dict[str, Any]:
     """What a checkpoint says about how it was made: "model" and "data", as configs have them.
 
     Args:
@@ -59,7 +78,7 @@ def check_classes(settings: Mapping[str, Any], path: str | Path, typed: str) -> 
     """Refuse classes that a checkpoint names and that are not known to be harmless: it is data, and names no code.
 
     Args:
-        settings: what `recipe` found.
+        settings: what `settings_of` found.
         path: the checkpoint, for the message.
         typed: what the user gave; a class that is named there too is the user's own choice.
 

@@ -159,14 +159,6 @@ def test_results_lie_beside_the_checkpoint(trained: Path) -> None:
     assert (trained / "vqa" / "default" / "test" / "results.json").is_file()
 
 
-def test_null_means_null_however_deep(tmp_path: Path) -> None:
-    from umd.commands.train import _nulls_as_config
-
-    given = ["--model.encoder.text_weights", "null", "--data.cache=null", "--model.init_from", "x.ckpt"]
-    config = '--config={"model": {"init_args": {"encoder": {"text_weights": null}}}}'
-    assert _nulls_as_config(given) == [config, "--data.cache=null", "--model.init_from", "x.ckpt"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -25,7 +25,7 @@ from umd.modules import Classification, MRPretrain, Retrieval, TDCalib, VQAClass
 from umd.released.convert import convert, main, read_released
 from umd.released.layout import Heads
 from umd.released.stage import Origin
-from umd.run.settings import recipe
+from umd.run.settings import settings_of
 
 PRETRAIN = frozenset({"mlm", "mim", "itm", "feal"})
 TINY_HEADS = Heads(vision_heads=4, text_heads=4, fusion_heads=4, decoder_heads=2)
@@ -253,7 +253,7 @@ def test_every_stage_loads_with_nothing_missing(tmp_path: Path, size: str) -> No
     path = converted(state if size == "m3ae" else with_teacher(state), tmp_path, origin)
     module = kind.load_from_checkpoint(path, map_location="cpu")
     drawn = {"pretrain": ["image_feature_projection"], "calibrate": ["image_feature_projection", "matching_head"]}
-    assert recipe(path)["model"]["class_path"] == f"umd.{kind.__name__}"
+    assert settings_of(path)["model"]["class_path"] == f"umd.{kind.__name__}"
     assert read_checkpoint(path)["umd"]["converted"] == {"from": origin, "drawn_anew": drawn.get(size, [])}
     assert module.has_teacher == (size != "m3ae")
     if size != "m3ae":
@@ -280,7 +280,7 @@ def test_everything_dropped_is_named() -> None:
 
 def test_a_later_stage_starts_from_it_at_another_image_size(tmp_path: Path) -> None:
     path = converted(released_state(TINY, PRETRAIN, draw), tmp_path)
-    settings = recipe(path)["model"]["init_args"]["encoder"]
+    settings = settings_of(path)["model"]["init_args"]["encoder"]
     later = VQAClassifier(EncoderConfig(**{**settings, "image_size": 48}), answers=["yes", "no"])
     report = hand_over(path, later, later.hands_over, later.position_tables())
     assert report.missing == ()

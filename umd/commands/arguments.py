@@ -1,0 +1,147 @@
+"""What is typed after `umd fit|validate|test|predict`: our own options, and a checkpoint's settings before all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from umd.encoders import tokenizer_for
+from umd.files import UserError
+from umd.run.paths import folder_of
+from umd.run.settings import check_classes, settings_of
+
+# Set from the model's settings, never by hand.
+_LINKED = ("tokenizer", "image_size")
+_SAY_WHICH_MODEL = ("--ckpt_path", "--config", "-c", "--model", "--model.help", "--data.help", "--help", "-h")
+_LIGHTNINGS_OWN_NAMES = ("best", "last", "hpc", "registry")  # of checkpoints
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """A command line that is ready for the parser.
+
+    Attributes:
+        typed: the command and its options, a checkpoint's settings first, so that whatever the user gives wins.
+        restored: the settings that were taken from a checkpoint; empty without one.
+        folder: the run folder in which the command goes on, since the checkpoint lies in it; None: another one.
+    """
+
+    typed: list[str]
+    restored: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+
+def prepare(given: Sequence[str]) -> Arguments:
+    """What the parser is to read in the place of what was typed.
+
+    Args:
+        given: the command and its options, as typed.
+
+    Raises:
+        UserError: nothing says which model; or something is set that follows from the model; or the checkpoint
+            cannot be used.
+    """
+    command, *options = given
+    if command != "fit" and all(option.partition("=")[0] not in _SAY_WHICH_MODEL for option in options):
+        raise without_checkpoint(command)
+    for key in _LINKED:
+        if any(value_of(f"--data.{part}{key}", options) is not None for part in ("", "init_args.")):
+            raise UserError(f"--data.{key} follows from the model's encoder: set --model.encoder instead")
+    options = nulls_as_config(options)
+    path = value_of("--ckpt_path", options)
+    if path is None or path in _LIGHTNINGS_OWN_NAMES:
+        return Arguments([command, *options])
+    restored = settings_of(path, training=command == "fit")
+    check_classes(restored, path, _all_that_was_given(options))
+    config = f"--config={json.dumps(_without_linked(restored))}"
+    moved = any(value_of(option, options) is not None for option in ("--name", "--runs"))
+    return Arguments([command, config, *options], restored, None if moved else folder_of(path))
+
+
+def without_checkpoint(command: str) -> UserError:
+    """The error for a command that needs a model and has none."""
+    return UserError(f"umd {command} needs a trained model: --ckpt_path FILE")
+
+
+def nulls_as_config(options: Sequence[str]) -> list[str]:
+    """Rewrite `--model.encoder.text_weights null` as a config, where null means null.
+
+    On the command line, jsonargparse turns null two levels below a class into the text "None".
+    """
+    rewritten: list[str] = []
+    rest = iter(options)
+    for option in rest:
+        key, equals, value = option.partition("=")
+        part, *path = key.removeprefix("--").split(".")
+        nested = key.startswith("--") and part in ("model", "data") and len(path) > 1
+        if nested and not equals:
+            value = next(rest, "")
+        if nested and value == "null":
+            content: Any = None
+            for name in reversed(path[1:] if path[0] == "init_args" else path):
+                content = {name: content}
+            rewritten.append(f"--config={json.dumps({part: {'init_args': content}})}")
+        else:
+            rewritten += [option] if equals or not nested else [option, value]
+    return rewritten
+
+
+def value_of(name: str, options: Sequence[str]) -> str | None:
+    """The value of an option, typed as `--name value` or `--name=value`; None where it is not given."""
+    for number, option in enumerate(options):
+        if option == name and number + 1 < len(options):
+            return options[number + 1]
+        if option.startswith(name + "="):
+            return option.split("=", 1)[1]
+    return None
+
+
+def add_options(parser: LightningArgumentParser) -> None:
+    """Add the run's name and folder, and the links that spare typing things twice."""
+    parser.add_argument("--name", default="default", help="name of the run; its folder is RUNS/STAGE/NAME")
+    parser.add_argument("--runs", default="runs", help="folder of all runs")
+    parser.add_argument(
+        "--overwrite", type=bool, default=False, help="let a training replace an earlier one of that name"
+    )
+    parser.add_argument(
+        "--callback",
+        nargs="+",
+        type=str,
+        default=[],
+        metavar="NAME=off|NAME.ARGUMENT=VALUE",
+        help="change one of the configs' callbacks: leave it out, or set an argument",
+    )
+    parser.add_argument(
+        "--test_after_fit",
+        type=bool,
+        default=True,
+        help="end a training with a test of its best checkpoint",
+    )
+    parser.link_arguments(
+        tuple(f"model.init_args.encoder.text{part}" for part in ("", "_weights", "_options")),
+        "data.init_args.tokenizer",
+        compute_fn=tokenizer_for,
+    )
+    parser.link_arguments("model.init_args.encoder.image_size", "data.init_args.image_size")
+
+
+def _without_linked(settings: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's settings but those that the parser sets itself, from the model's."""
+    if "data" not in settings:
+        return settings
+    own = {key: value for key, value in settings["data"]["init_args"].items() if key not in _LINKED}
+    return settings | {"data": settings["data"] | {"init_args": own}}
+
+
+def _all_that_was_given(options: Sequence[str]) -> str:
+    """The command line, and the files that it names as configs."""
+    paths = [value for option, value in pairwise(options) if option in ("--config", "-c")]
+    paths += [option.partition("=")[2] for option in options if option.startswith("--config=")]
+    files = [Path(path).read_text() for path in paths if not path.startswith("{") and Path(path).is_file()]
+    return "\n".join([*options, *files])
