@@ -57,7 +57,7 @@ def test_a_checkpoint_alone_gives_the_numbers_of_the_fits_own_test(
     assert sum(1 for row in own if row["questions"]) == len(own)
     assert "given instead: data.init_args.batch_size: 3 (checkpoint: 4)" in caplog.text
     assert "given instead: data.init_args.text_length: 24 (checkpoint: 32)" in caplog.text
-    assert "umd.modules.vqa.VQAClassifier" in caplog.text
+    assert "umd.VQAClassifier" in caplog.text
 
 
 def test_predict_writes_each_test_question_once(trained: Path, tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_a_checkpoint_names_no_code(trained: Path, tmp_path: Path, capsys: pytes
         (
             None,
             ["--config", str(CONFIGS / "pretrain.yaml")],
-            "is a checkpoint of vqa (umd.modules.vqa.VQAClassifier), ",
+            "is a checkpoint of vqa (umd.VQAClassifier), ",
         ),
         (None, ["--model.encoder.fusion_width=24"], "is (16,) there and (24,) here"),
         (lambda content: content.pop("optimizer_states"), [], "holds no optimizer state"),
