@@ -28,13 +28,13 @@ class CaptionRecord:
         sample_id: "roco/<id>" or "medicat/<figure file>".
         image: Path of the image; its first part is the data set, the rest is relative to that set's root.
         text: The caption.
-        other_texts: Sentences that refer to the figure (MedICaT), for training.
+        alternative_texts: Sentences that refer to the figure (MedICaT), for training.
     """
 
     sample_id: str
     image: str
     text: str
-    other_texts: tuple[str, ...] = ()
+    alternative_texts: tuple[str, ...] = ()
 
 
 def read_roco(path: Path, problems: Problems) -> list[tuple[str, str]]:
@@ -61,7 +61,7 @@ def read_medicat(
         path: The file.
         problems: Takes lines that are broken or lack a figure name or a caption.
         radiology_only: Leave out figures whose `radiology` is false.
-        inline_references: Keep the sentences that refer to a figure as its other texts.
+        inline_references: Keep the sentences that refer to a figure as its alternative texts.
     """
     records = []
     for where, line in read_lines(path, problems):
@@ -83,10 +83,10 @@ def read_medicat(
         if references is not None and not isinstance(references, list):
             problems.add("s2orc_references that are no list, not used", where)
             references = None
-        others = (" ".join(text.split()) for text in references or () if isinstance(text, str))
+        alternatives = (" ".join(text.split()) for text in references or () if isinstance(text, str))
         name = f"{figure['pdf_hash']}_{figure['fig_uri']}"
         records.append(
-            CaptionRecord(f"medicat/{name}", f"medicat/figures/{name}", caption, tuple(filter(None, others)))
+            CaptionRecord(f"medicat/{name}", f"medicat/figures/{name}", caption, tuple(filter(None, alternatives)))
         )
     return records
 

@@ -37,7 +37,7 @@ class Record(Protocol):
         ...
 
     @property
-    def other_texts(self) -> tuple[str, ...]:
+    def alternative_texts(self) -> tuple[str, ...]:
         """Texts that training may use instead of `text`."""
         ...
 
@@ -52,7 +52,7 @@ class Item(Generic[RecordT]):
     Attributes:
         record: The row.
         image: (3, S, S) uint8.
-        text: The row's text, or one of its other texts.
+        text: The row's text, or one of its alternative texts.
         index: Place of the row in its split.
     """
 
@@ -100,8 +100,8 @@ class EndlessSequence(Dataset[Item[RecordT]]):
         image = self.load(self.paths[record.image])
         random = np.random.default_rng((self.seed, epoch, index))
         text = record.text
-        if self.vary_text and record.other_texts:
-            text = (record.text, *record.other_texts)[random.integers(1 + len(record.other_texts))]
+        if self.vary_text and record.alternative_texts:
+            text = (record.text, *record.alternative_texts)[random.integers(1 + len(record.alternative_texts))]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(random.integers(2**63)))
             return Item(record, self.transform(image), text, index)

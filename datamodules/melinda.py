@@ -39,7 +39,7 @@ class ClassificationRecord:
     label: str
 
     @property
-    def other_texts(self) -> tuple[str, ...]:
+    def alternative_texts(self) -> tuple[str, ...]:
         """None: a caption is used as it is."""
         return ()
 

@@ -95,7 +95,7 @@ class PhantomRetrieval(ROCORetrieval):
         root: Folder to write to, or that holds this phantom already; None: one in the user's cache.
         size: Number of training images; a tenth as many are for validation, and for test.
         phantom_seed: Seed of the images and captions, at least 0.
-        other_texts: Texts of other pairs that a training pair comes with.
+        negatives: Texts of other pairs that a training pair comes with.
         tokenizer: As in `ImageTextDataModule`, like all that follow.
         image_size: Pixels; the files have 128 x 128.
         text_length: Tokens.
@@ -103,7 +103,7 @@ class PhantomRetrieval(ROCORetrieval):
         num_workers: Processes a device.
         random_resized_crop: Train on random crops.
         cache: Folder for decoded images.
-        seed: Of order, augmentation and the other texts (not of the data: several seeds share one phantom).
+        seed: Of order, augmentation and negatives (not of the data: several seeds share one phantom).
 
     Raises:
         ValueError: An argument is out of its range.
@@ -117,7 +117,7 @@ class PhantomRetrieval(ROCORetrieval):
         *,
         size: int = 1000,
         phantom_seed: int = 0,
-        other_texts: int = 15,
+        negatives: int = 15,
         tokenizer: str = "embedded",
         image_size: int = 64,
         text_length: int = 32,
@@ -131,7 +131,7 @@ class PhantomRetrieval(ROCORetrieval):
         held_out = max(size // 10, 1)
         super().__init__(
             root or str(default_root(f"captions-{size}-{phantom_seed}-v{VERSION}")),
-            other_texts=other_texts,
+            negatives=negatives,
             validation_pairs=held_out,
             test_pairs=held_out,
             tokenizer=tokenizer,

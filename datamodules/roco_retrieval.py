@@ -1,4 +1,4 @@
-"""ROCO (Pelka et al., 2018) for image-text retrieval: pairs, and in training other texts beside each of them."""
+"""ROCO (Pelka et al., 2018) for image-text retrieval: pairs, and in training negatives beside each of them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from umd.files import UserError
 SHUFFLE_SEED = 42
 """Of the shuffle before the first test pairs are taken, as the field does it; not the training seed."""
 
-OTHER_TEXTS_STREAM = 1
-"""Keeps the choice of the other texts apart from the augmentation, which has the same seed."""
+NEGATIVES_STREAM = 1
+"""Keeps the choice of the negatives apart from the augmentation, which has the same seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +30,20 @@ class RetrievalItem(Item[CaptionRecord]):
     """An item with texts that do not belong to it.
 
     Attributes:
-        others: N texts of other rows of the split.
+        negatives: N texts of other rows of the split.
     """
 
-    others: tuple[str, ...]
+    negatives: tuple[str, ...]
 
 
-class PairsWithOthers(EndlessSequence[CaptionRecord]):
-    """Pairs, each with other texts of the split, drawn by (seed, pass, row).
+class PairsWithNegatives(EndlessSequence[CaptionRecord]):
+    """Pairs, each with negatives, texts of other rows of the split, drawn by (seed, pass, row).
 
-    The texts of an item differ from each other and from its own one, upper and lower case aside.
+    The negatives of an item differ from each other and from its own text, upper and lower case aside.
 
     Args:
         pairs: The pairs.
-        number: Other texts a pair.
+        number: Negatives a pair.
 
     Raises:
         UserError: The split has too few different texts.
@@ -59,7 +59,7 @@ class PairsWithOthers(EndlessSequence[CaptionRecord]):
             texts.setdefault(record.text.casefold(), record.text)
         if len(texts) <= number:
             raise UserError(
-                f"other_texts: {number} a pair need at least {number + 1} different texts in the training split, "
+                f"negatives: {number} a pair need at least {number + 1} different texts in the training split, "
                 f"which has {len(texts)}"
             )
         places = {text: place for place, text in enumerate(texts)}
@@ -69,39 +69,40 @@ class PairsWithOthers(EndlessSequence[CaptionRecord]):
     def __getitem__(self, key: int) -> RetrievalItem:
         item = super().__getitem__(key)
         epoch, index = divmod(key, len(self.records))
-        generator = np.random.default_rng((self.seed, epoch, index, OTHER_TEXTS_STREAM))
+        generator = np.random.default_rng((self.seed, epoch, index, NEGATIVES_STREAM))
         chosen = generator.choice(len(self.texts) - 1, self.number, replace=False)
         chosen += chosen >= self.own[index]
-        others = tuple(self.texts[place] for place in chosen)
-        return RetrievalItem(item.record, item.image, item.text, item.index, others)
+        negatives = tuple(self.texts[place] for place in chosen)
+        return RetrievalItem(item.record, item.image, item.text, item.index, negatives)
 
 
 class RetrievalCollate(ImageTextCollate):
-    """Builds a `RetrievalBatch`; items that are no `RetrievalItem`s have no other texts."""
+    """Builds a `RetrievalBatch`; items that are no `RetrievalItem`s have no negatives."""
 
     def __call__(self, items: Sequence[Item[Any]]) -> RetrievalBatch:
         """The batch of these items, in their order; all texts are padded to one length."""
         batch = super().__call__(items)
-        others = [text for item in items if isinstance(item, RetrievalItem) for text in item.others]
-        tokens = cast(dict[str, Tensor], tokenize(self.tokenizer, [*batch.texts, *others], self.text_length))
+        negatives = [text for item in items if isinstance(item, RetrievalItem) for text in item.negatives]
+        tokens = cast(dict[str, Tensor], tokenize(self.tokenizer, [*batch.texts, *negatives], self.text_length))
         own = {name: tensor[: len(items)] for name, tensor in tokens.items()}
-        shape = (len(items), len(others) // len(items), tokens["input_ids"].shape[1])
+        shape = (len(items), len(negatives) // len(items), tokens["input_ids"].shape[1])
         return RetrievalBatch(
             **{field.name: getattr(batch, field.name) for field in fields(batch)} | own,
-            other_input_ids=tokens["input_ids"][len(items) :].reshape(shape),
-            other_attention_mask=tokens["attention_mask"][len(items) :].reshape(shape),
+            negative_input_ids=tokens["input_ids"][len(items) :].reshape(shape),
+            negative_attention_mask=tokens["attention_mask"][len(items) :].reshape(shape),
         )
 
 
 class ROCORetrieval(RadiologyCaptions):
     """ROCO for image-text retrieval.
 
-    A training pair comes with other texts of the training split. Validation and test are the first pairs whose
-    image is usable after a shuffle with seed 42 (UMD, section 4.1.2, as released), without other texts.
+    A training pair comes with negatives, texts of other pairs of the training split. Validation and test are the
+    first pairs whose image is usable after a shuffle with seed 42 (UMD, section 4.1.2, as released), without
+    negatives.
 
     Args:
         root: Folder with `{train,validation,test}/radiology/{captions.txt,images/}`.
-        other_texts: Texts of other pairs that a training pair comes with; 0: none, as for TD-Calib.
+        negatives: Texts of other pairs that a training pair comes with; 0: none, as for TD-Calib.
         validation_pairs: Most pairs in validation.
         test_pairs: Most pairs in test.
         minimum_words: Pairs whose caption has fewer words are left out, in all splits.
@@ -112,7 +113,7 @@ class ROCORetrieval(RadiologyCaptions):
         num_workers: Processes a device.
         random_resized_crop: Train on random crops.
         cache: Folder for decoded images.
-        seed: Of order, augmentation and choice of the other texts.
+        seed: Of order, augmentation and choice of the negatives.
 
     Raises:
         UserError: An argument is out of its range.
@@ -125,7 +126,7 @@ class ROCORetrieval(RadiologyCaptions):
         self,
         root: str,
         *,
-        other_texts: int = 15,
+        negatives: int = 15,
         validation_pairs: int = 2000,
         test_pairs: int = 2000,
         minimum_words: int = 3,
@@ -138,8 +139,8 @@ class ROCORetrieval(RadiologyCaptions):
         cache: str | None = None,
         seed: int = 0,
     ) -> None:
-        least = {"other_texts": 0, "validation_pairs": 1, "test_pairs": 1, "minimum_words": 1}
-        given = (other_texts, validation_pairs, test_pairs, minimum_words)
+        least = {"negatives": 0, "validation_pairs": 1, "test_pairs": 1, "minimum_words": 1}
+        given = (negatives, validation_pairs, test_pairs, minimum_words)
         for argument, value in zip(least, given, strict=True):
             if value < least[argument]:
                 raise UserError(f"{argument} must be at least {least[argument]}, not {value}")
@@ -154,7 +155,7 @@ class ROCORetrieval(RadiologyCaptions):
             cache=cache,
             seed=seed,
         )
-        self.other_texts = other_texts
+        self.negatives = negatives
         self.minimum_words = minimum_words
         self._most: dict[Split, int] = {"validation": validation_pairs, "test": test_pairs}
         self._too_short: dict[Split, int] = {}
@@ -190,4 +191,4 @@ class ROCORetrieval(RadiologyCaptions):
 
     def _dataset(self, split: Split) -> EndlessSequence[CaptionRecord]:
         pairs = super()._dataset(split)
-        return PairsWithOthers(pairs, self.other_texts) if split == "train" and self.other_texts else pairs
+        return PairsWithNegatives(pairs, self.negatives) if split == "train" and self.negatives else pairs

@@ -56,7 +56,7 @@ class VQARecord:
         return self.question
 
     @property
-    def other_texts(self) -> tuple[str, ...]:
+    def alternative_texts(self) -> tuple[str, ...]:
         """None: a question is used as it is."""
         return ()
 

@@ -64,7 +64,7 @@ def data_modules(root: Path) -> dict[str, Callable[..., LightningDataModule]]:
         "captions": partial(PhantomCaptions, str(root / "captions"), size=54, **settings),
         "vqa": partial(OddVQA, str(root / "vqa"), size=54, **settings),
         "classification": partial(PhantomClassification, str(root / "classification"), size=54, **settings),
-        "retrieval": partial(PhantomRetrieval, str(root / "captions"), size=54, other_texts=3, **settings),
+        "retrieval": partial(PhantomRetrieval, str(root / "captions"), size=54, negatives=3, **settings),
     }
 
 

@@ -92,12 +92,12 @@ class ClassificationBatch(ImageTextBatch):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrievalBatch(ImageTextBatch):
-    """B matching pairs, each with N other texts of the same split that do not belong to its image.
+    """B matching pairs, each with N negatives: texts of the same split that do not belong to its image.
 
     Attributes:
-        other_input_ids: (B, N, L) int64; N = 0 where nothing is trained.
-        other_attention_mask: (B, N, L) bool.
+        negative_input_ids: (B, N, L) int64; N = 0 where nothing is trained.
+        negative_attention_mask: (B, N, L) bool.
     """
 
-    other_input_ids: Tensor
-    other_attention_mask: Tensor
+    negative_input_ids: Tensor
+    negative_attention_mask: Tensor

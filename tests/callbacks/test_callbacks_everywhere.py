@@ -100,7 +100,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Callable[[],
         "captions": partial(PhantomCaptions, str(root / "captions"), **settings),
         "vqa": partial(PhantomVQA, str(root / "vqa"), **settings),
         "classification": partial(PhantomClassification, str(root / "classification"), **settings),
-        "retrieval": partial(PhantomRetrieval, str(root / "captions"), other_texts=3, **settings),
+        "retrieval": partial(PhantomRetrieval, str(root / "captions"), negatives=3, **settings),
     }
 
 

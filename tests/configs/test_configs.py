@@ -84,7 +84,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_roco(three, root / "roco_medicat" / "roco", seed=0)
     write_melinda(three, root / "melinda", seed=0)
     write_vqa_med_2019(three, root / "vqa_med_2019")
-    # Enough that fifteen other texts differ from a pair's own.
+    # Enough that fifteen negatives differ from a pair's own.
     write_roco(draw_splits({"train": 40, "validation": 4, "test": 4}, seed=0), root / "roco", seed=0)
     return root
 
@@ -167,7 +167,7 @@ def test_every_config_is_tested() -> None:
 
 @pytest.mark.parametrize("name", BASES)
 def test_base_config_trains_on_phantom_data(name: str, tmp_path: Path) -> None:
-    # Enough that fifteen other texts differ from a pair's own.
+    # Enough that fifteen negatives differ from a pair's own.
     size = 30 if name == "retrieval.yaml" else 12
     last = fit(tmp_path / "runs", [name], f"--data.root={tmp_path / 'data'}", f"--data.size={size}")
     assert step(last) == 1

@@ -42,7 +42,7 @@ def test_medicat_sample(shared_data: Path) -> None:
     path = shared_data / "medicat_sample" / "sample.jsonl"
     records = read_medicat(path, problems)
     assert (len(records), len(read_medicat(path, problems, radiology_only=True))) == (10, 6)
-    assert sum(len(record.other_texts) for record in records) == 10
+    assert sum(len(record.alternative_texts) for record in records) == 10
     with pytest.warns(UserWarning, match="split smaller than the usual 1000 .* 1 each of 10 figures"):
         data = RadiologyCaptions(medicat_root=str(path.parent), batch_size=8)
         data.setup()

@@ -107,7 +107,7 @@ def hold(make: Callable[[], ImageTextDataModule[Any]], root: Path, file: Path) -
             image = data.locate(record.image).resolve()
             assert image.is_relative_to(root.resolve()) and image.name != SECRET
             assert record.text.strip()
-            for text in (record.sample_id, record.text, *record.other_texts):
+            for text in (record.sample_id, record.text, *record.alternative_texts):
                 text.encode()  # halves of surrogate pairs raise here
 
 

@@ -32,27 +32,29 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def others(data: ROCORetrieval, epoch: int) -> dict[str, list[str]]:
-    """The other texts of each training sample, read back from the token ids."""
+def negatives(data: ROCORetrieval, epoch: int) -> dict[str, list[str]]:
+    """The negatives of each training sample, read back from the token ids."""
     loader = data.train_dataloader()
     loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
     plain = {tuple(data.tokenizer(text)["input_ids"]): text for text in TEXTS}
     found: dict[str, list[str]] = {}
     for batch in loader:
         assert isinstance(batch, RetrievalBatch)
-        assert batch.other_input_ids.shape == batch.other_attention_mask.shape
-        assert batch.other_input_ids.shape[::2] == batch.input_ids.shape
-        assert not batch.other_input_ids[~batch.other_attention_mask].any()  # padding has id 0
-        for name, ids, mask in zip(batch.sample_ids, batch.other_input_ids, batch.other_attention_mask, strict=True):
+        assert batch.negative_input_ids.shape == batch.negative_attention_mask.shape
+        assert batch.negative_input_ids.shape[::2] == batch.input_ids.shape
+        assert not batch.negative_input_ids[~batch.negative_attention_mask].any()  # padding has id 0
+        for name, ids, mask in zip(
+            batch.sample_ids, batch.negative_input_ids, batch.negative_attention_mask, strict=True
+        ):
             found[name] = [plain[tuple(row[keep].tolist())] for row, keep in zip(ids, mask, strict=True)]
     return found
 
 
-def test_other_texts_are_different_texts_of_the_training_split(root: Path) -> None:
-    data = ROCORetrieval(str(root), other_texts=7, batch_size=10)
+def test_negatives_are_different_texts_of_the_training_split(root: Path) -> None:
+    data = ROCORetrieval(str(root), negatives=7, batch_size=10)
     seen = set()
     for epoch in range(3):
-        for name, texts in others(data, epoch).items():
+        for name, texts in negatives(data, epoch).items():
             own = TEXTS[int(name.rpartition("_")[2])].casefold()
             folded = {text.casefold() for text in texts}
             assert own not in folded and len(folded) == 7  # eight texts differ: all but the own one
@@ -60,10 +62,10 @@ def test_other_texts_are_different_texts_of_the_training_split(root: Path) -> No
     assert seen == {text.casefold() for text in TEXTS}
 
 
-def test_other_texts_are_functions_of_seed_epoch_and_sample(root: Path) -> None:
+def test_negatives_are_functions_of_seed_epoch_and_sample(root: Path) -> None:
     def draw(epoch: int, *, batch_size: int = 5, workers: int = 0, seed: int = 0) -> dict[str, list[str]]:
-        data = ROCORetrieval(str(root), other_texts=3, batch_size=batch_size, num_workers=workers, seed=seed)
-        return others(data, epoch)
+        data = ROCORetrieval(str(root), negatives=3, batch_size=batch_size, num_workers=workers, seed=seed)
+        return negatives(data, epoch)
 
     first = draw(1)
     assert draw(1, batch_size=2, workers=2) == first
@@ -71,9 +73,9 @@ def test_other_texts_are_functions_of_seed_epoch_and_sample(root: Path) -> None:
     assert len({tuple(sorted(texts)) for texts in first.values()}) > 1
 
 
-def test_other_texts_are_drawn_evenly(root: Path) -> None:
-    pairs = ROCORetrieval(str(root), other_texts=1).train_dataloader().dataset
-    drawn = [pairs[epoch * len(TEXTS) + 4].others[0] for epoch in range(210)]
+def test_negatives_are_drawn_evenly(root: Path) -> None:
+    pairs = ROCORetrieval(str(root), negatives=1).train_dataloader().dataset
+    drawn = [pairs[epoch * len(TEXTS) + 4].negatives[0] for epoch in range(210)]
     counts = [drawn.count(text) for text in sorted(set(drawn))]
     # Seven texts, 30 times each on average; chi-square with 6 degrees of freedom exceeds 22.5 once in 1,000.
     assert len(counts) == 7 and sum((count - 30) ** 2 / 30 for count in counts) < 22.5
@@ -95,7 +97,7 @@ def test_test_pairs_are_the_first_usable_ones_of_the_shuffle(root: Path) -> None
     expected = [f"roco/ROCO_{number}" for number in (order[0], order[2], *order[4:8])]
     batches = list(data.test_dataloader())
     assert [name for batch in batches for name in batch.sample_ids] == expected
-    assert all(batch.other_input_ids.shape == (len(batch), 0, batch.input_ids.shape[1]) for batch in batches)
+    assert all(batch.negative_input_ids.shape == (len(batch), 0, batch.input_ids.shape[1]) for batch in batches)
     assert data.description == {
         "data": "ROCO",
         "test": "6 of 7 (images unusable), the first after a shuffle with seed 42",
@@ -113,7 +115,7 @@ def test_a_small_test_split_is_used_whole(root: Path) -> None:
 def test_broken_caption_lines_are_one_warning(root: Path) -> None:
     captions = root / "train" / "radiology" / "captions.txt"
     captions.write_bytes(captions.read_bytes() + b"ROCO_0\t \nROCO_1 no tab\nROCO_2\tna\xefve text\n")
-    data = ROCORetrieval(str(root), other_texts=2)
+    data = ROCORetrieval(str(root), negatives=2)
     with pytest.warns(UserWarning) as caught:
         data.setup("fit")
     (message,) = [str(warning.message) for warning in caught]
@@ -127,17 +129,17 @@ def test_broken_caption_lines_are_one_warning(root: Path) -> None:
 
 
 def test_errors_name_the_argument_or_the_folder(root: Path) -> None:
-    with pytest.raises(ValueError, match=r"other_texts: 8 a pair need at least 9 different texts .* which has 8"):
-        ROCORetrieval(str(root), other_texts=8).train_dataloader()
+    with pytest.raises(ValueError, match=r"negatives: 8 a pair need at least 9 different texts .* which has 8"):
+        ROCORetrieval(str(root), negatives=8).train_dataloader()
     with pytest.raises(ValueError, match="test_pairs must be at least 1, not 0"):
         ROCORetrieval(str(root), test_pairs=0)
     with pytest.raises(UserError, match=r"looked in .*/train for \{train,validation,test\}/radiology"):
         ROCORetrieval(str(root / "train")).setup("fit")
 
 
-def test_without_other_texts_training_yields_plain_pairs(root: Path) -> None:
-    batch = next(iter(ROCORetrieval(str(root), other_texts=0, batch_size=4).train_dataloader()))
-    assert isinstance(batch, RetrievalBatch) and batch.other_input_ids.shape[:2] == (4, 0)
+def test_without_negatives_training_yields_plain_pairs(root: Path) -> None:
+    batch = next(iter(ROCORetrieval(str(root), negatives=0, batch_size=4).train_dataloader()))
+    assert isinstance(batch, RetrievalBatch) and batch.negative_input_ids.shape[:2] == (4, 0)
 
 
 def test_phantom_comes_with_all_splits(tmp_path: Path) -> None:
@@ -145,4 +147,4 @@ def test_phantom_comes_with_all_splits(tmp_path: Path) -> None:
     data.prepare_data()
     data.setup()
     assert [len(data.records(split)) for split in ("train", "validation", "test")] == [40, 4, 4]
-    assert next(iter(data.train_dataloader())).other_input_ids.shape == (8, 15, 24)
+    assert next(iter(data.train_dataloader())).negative_input_ids.shape == (8, 15, 24)

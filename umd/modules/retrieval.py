@@ -104,23 +104,25 @@ class Retrieval(DownstreamModule):
         return pooled
 
     def candidates(self, batch: RetrievalBatch) -> Pooled:
-        """Pooled features of B * (1 + N) pairs: each image with its own text first, then with the others."""
-        ids = torch.cat([batch.input_ids[:, None], batch.other_input_ids], dim=1)
-        mask = torch.cat([batch.attention_mask[:, None], batch.other_attention_mask], dim=1).flatten(0, 1)
+        """Pooled features of B * (1 + N) pairs: each image with its own text first, then with the negatives."""
+        ids = torch.cat([batch.input_ids[:, None], batch.negative_input_ids], dim=1)
+        mask = torch.cat([batch.attention_mask[:, None], batch.negative_attention_mask], dim=1).flatten(0, 1)
         image = self.encoder.vision(self.encoder.vision.normalize(batch.image))
         text = self.encoder.text(ids.flatten(0, 1), mask)
         return self.fuse(text, mask, image.repeat_interleave(ids.shape[1], dim=0))
 
     def forward(self, batch: RetrievalBatch) -> Tensor:
-        """Scores (B, 1 + N) of each image's own text and of the others."""
+        """Scores (B, 1 + N) of each image's own text and of its negatives."""
         scores: Tensor = self.scorer(self.candidates(batch))
         return scores.reshape(len(batch), -1)
 
     def training_step(self, batch: RetrievalBatch, batch_idx: int) -> Tensor:
         """The loss of one batch; contributions are added to this step's sums."""
-        texts = 1 + batch.other_input_ids.shape[1]
+        texts = 1 + batch.negative_input_ids.shape[1]
         if texts == 1:
-            raise UserError("retrieval learns from one true text against others, and the batch has no others")
+            raise UserError(
+                "retrieval learns from one true text against negatives, and the batch has none: see data.negatives"
+            )
         pooled = self.candidates(batch)
         scores = self.scorer(pooled).reshape(-1, texts)
         loss = ranking_loss(scores)

@@ -75,7 +75,7 @@ class Graph:
         configs, options = self.setting.task_inputs("calibrate", place.dataset, place.task)
         options += (*_protocol(place), *(_alpha("umd", alpha)), *_seed(place.seed))
         if place.task == "retrieval":
-            options += ("--data.other_texts", "0")  # this stage contrasts nothing
+            options += ("--data.negatives", "0")  # this stage contrasts nothing
         label = _label(place.label, "from", _started(start), _alpha_label(alpha))
         return Step("fit", "calibrate", label, configs, _off(options, _NO_PERTURBATION), start, self.data(place))
 

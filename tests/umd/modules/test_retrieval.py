@@ -24,11 +24,11 @@ from umd.optim import OptimizerConfig
 DROPLESS = replace(ENCODER, text_options={**ENCODER.text_options, "dropout": 0.0})
 
 
-def pairs(size: int = 4, *, others: int = 0, seed: int = 0, first: int = 0, length: int = 9) -> RetrievalBatch:
-    """Random pairs `first`, `first` + 1, ..., each with random other texts."""
+def pairs(size: int = 4, *, negatives: int = 0, seed: int = 0, first: int = 0, length: int = 9) -> RetrievalBatch:
+    """Random pairs `first`, `first` + 1, ..., each with random negatives."""
     own = vqa_batch(size, seed=seed, length=length)
-    more = vqa_batch(max(size * others, 1), seed=seed + 1000, length=length)
-    shape = (size, others, length)
+    more = vqa_batch(max(size * negatives, 1), seed=seed + 1000, length=length)
+    shape = (size, negatives, length)
     shared = {field.name: getattr(own, field.name) for field in fields(ImageTextBatch)}
     shared |= {
         "index": torch.arange(first, first + size),
@@ -38,8 +38,8 @@ def pairs(size: int = 4, *, others: int = 0, seed: int = 0, first: int = 0, leng
     }
     return RetrievalBatch(
         **shared,
-        other_input_ids=more.input_ids[: size * others].reshape(shape),
-        other_attention_mask=more.attention_mask[: size * others].reshape(shape),
+        negative_input_ids=more.input_ids[: size * negatives].reshape(shape),
+        negative_attention_mask=more.attention_mask[: size * negatives].reshape(shape),
     )
 
 
@@ -127,14 +127,14 @@ def seen_scores(model: Retrieval) -> list[Any]:
 
 
 def test_loss_and_contributions_are_those_of_a_loop_over_pairs(tmp_path: Path) -> None:
-    model, batch = module(), pairs(3, others=4)
+    model, batch = module(), pairs(3, negatives=4)
     losses, language, vision = [], [], []
     weight, bias = model.scorer.linear.weight[0].detach(), model.scorer.linear.bias.detach()
     width = DROPLESS.fusion_width
     for row in range(3):
         whole, text_half, image_half = [], [], []
         for number in range(5):
-            ids = batch.input_ids[row] if number == 0 else batch.other_input_ids[row, number - 1]
+            ids = batch.input_ids[row] if number == 0 else batch.negative_input_ids[row, number - 1]
             ids = ids[ids != 0][None]
             pixels = model.encoder.vision.normalize(batch.image[row : row + 1])
             features = model.encoder(pixels, ids, torch.ones_like(ids, dtype=torch.bool))
@@ -244,7 +244,7 @@ def test_recall_counts_the_places_up_to_k() -> None:
 
 
 def test_half_precision_makes_no_ties() -> None:
-    model, batch = module().eval(), pairs(2, others=30)
+    model, batch = module().eval(), pairs(2, negatives=30)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         scores = model(batch)
     assert scores.dtype == torch.float32
@@ -312,7 +312,7 @@ def test_the_score_starts_as_the_matching_heads_match_row(stage: Any, tmp_path: 
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
             start.update({name: value.clone() for name, value in pl_module.state_dict().items()})
 
-    quiet_trainer(tmp_path, Started(), max_steps=1).fit(later, datamodule=Pairs([pairs(others=2)]))
+    quiet_trainer(tmp_path, Started(), max_steps=1).fit(later, datamodule=Pairs([pairs(negatives=2)]))
     assert torch.equal(start["scorer.linear.weight"][0], earlier.matching_head.weight[1])
     assert torch.equal(start["scorer.linear.bias"][0], earlier.matching_head.bias[1])
     assert torch.equal(start["encoder.text_pooler.weight"], earlier.encoder.text_pooler.weight)
@@ -326,7 +326,7 @@ def test_without_a_matching_head_the_score_starts_at_random_and_says_so(
     torch.save({"state_dict": weights}, tmp_path / "earlier.ckpt")
     later = Retrieval(ENCODER, OPTIMIZER, str(tmp_path / "earlier.ckpt"))
     with caplog.at_level(logging.WARNING, logger="umd"):
-        quiet_trainer(tmp_path, max_steps=1).fit(later, datamodule=Pairs([pairs(others=2)]))
+        quiet_trainer(tmp_path, max_steps=1).fit(later, datamodule=Pairs([pairs(negatives=2)]))
     assert "has no matching head: the score starts at random" in caplog.text
 
 
@@ -341,7 +341,7 @@ def test_every_trained_parameter_gets_a_gradient_under_coordination(tmp_path: Pa
     seen, model = Gradients(), module()
     bias = model.scorer.linear.bias.clone()
     trainer = quiet_trainer(tmp_path, seen, ModalityCoordination(), max_epochs=1)
-    trainer.fit(model, datamodule=Pairs([pairs(others=3)]))
+    trainer.fit(model, datamodule=Pairs([pairs(negatives=3)]))
     assert seen.lacking == ()
     assert "coordination/k_vision" in trainer.callback_metrics
     assert torch.equal(model.scorer.linear.bias, bias)
@@ -349,15 +349,15 @@ def test_every_trained_parameter_gets_a_gradient_under_coordination(tmp_path: Pa
 
 def test_training_finds_the_true_text(tmp_path: Path) -> None:
     model, batch = module(optimizer=replace(OPTIMIZER, lr=1e-3)), pairs(6)
-    others = torch.stack([batch.input_ids[[(row + k) % 6 for k in range(1, 6)]] for row in range(6)])
-    batch = replace(batch, other_input_ids=others, other_attention_mask=others != 0)
+    negatives = torch.stack([batch.input_ids[[(row + k) % 6 for k in range(1, 6)]] for row in range(6)])
+    batch = replace(batch, negative_input_ids=negatives, negative_attention_mask=negatives != 0)
     trainer = quiet_trainer(tmp_path, max_epochs=60)
     trainer.fit(model, datamodule=Pairs([batch]))
     assert trainer.test(model, datamodule=Pairs([batch]), verbose=False)[0]["test/image_to_text_recall1"] == 100
 
 
 def test_a_checkpoint_is_enough_to_test_again(tmp_path: Path) -> None:
-    model, data = module(rerank=5), Pairs([pairs(others=2)])
+    model, data = module(rerank=5), Pairs([pairs(negatives=2)])
     trainer = quiet_trainer(tmp_path, max_epochs=1)
     trainer.fit(model, datamodule=data)
     trainer.save_checkpoint(tmp_path / "retrieval.ckpt")
@@ -384,8 +384,8 @@ def test_a_prediction_lists_the_five_best_texts(tmp_path: Path) -> None:
         assert row["ground_truth"] == f"text {row['index']}"
 
 
-def test_no_other_texts_is_an_error_that_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the batch has no others"):
+def test_no_negatives_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the batch has none: see"):
         quiet_trainer(tmp_path, max_epochs=1).fit(module(), datamodule=Pairs([pairs()]))
 
 
