@@ -1,4 +1,4 @@
-"""The recipes in configs/recipe against the papers' numbers, which the tables here hold, typed by hand."""
+"""The recipes in configs/paper against the papers' numbers, which the tables here hold, typed by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-RECIPES = Path(__file__).parents[2] / "configs" / "recipe"
+PAPER = Path(__file__).parents[2] / "configs" / "paper"
 
 
 class Recipe(NamedTuple):
@@ -38,36 +38,37 @@ UMD_PRETRAIN = {
     "pretrain": Recipe(1e-5, 0.01, "linear", 0.1, (100_000, "steps"), 256, 288, 64, 5, 5, False),
 }
 UMD_CALIBRATE = {
-    "calibrate_vqa_rad": Recipe(1e-5, 0.01, "linear", 0.1, epochs(60), 64, 384, 32, 5, 5, False),
-    "calibrate_slake": Recipe(5e-6, 0.01, "linear", 0.1, epochs(25), 32, 384, 32, 5, 5, True),
-    "calibrate_vqa_med_2019": Recipe(5e-6, 0.01, "linear", 0.1, epochs(20), 32, 384, 32, 5, 5, True),
-    "calibrate_melinda": Recipe(1e-5, 0.01, "linear", 0.1, epochs(30), 16, 384, 128, 5, 5, True),
-    "calibrate_roco": Recipe(1e-5, 0.01, "linear", 0.1, epochs(20), 128, 384, 64, 5, 5, True),
+    "calibrate/vqa_rad": Recipe(1e-5, 0.01, "linear", 0.1, epochs(60), 64, 384, 32, 5, 5, False),
+    "calibrate/slake": Recipe(5e-6, 0.01, "linear", 0.1, epochs(25), 32, 384, 32, 5, 5, True),
+    "calibrate/vqa_med_2019": Recipe(5e-6, 0.01, "linear", 0.1, epochs(20), 32, 384, 32, 5, 5, True),
+    "calibrate/melinda": Recipe(1e-5, 0.01, "linear", 0.1, epochs(30), 16, 384, 128, 5, 5, True),
+    "calibrate/roco": Recipe(1e-5, 0.01, "linear", 0.1, epochs(20), 128, 384, 64, 5, 5, True),
 }
 UMD_DOWNSTREAM = {
-    "vqa_vqa_rad": Recipe(5e-6, 0.1, "cosine", 0.1, epochs(60), 64, 384, 32, 50, 5, False),
-    "vqa_slake": Recipe(5e-6, 0.01, "cosine", 0.1, epochs(25), 32, 384, 32, 50, 5, True),
-    "vqa_vqa_med_2019": Recipe(5e-6, 0.1, "linear", 0.1, epochs(20), 32, 384, 32, 50, 5, True),
-    "classification_melinda": Recipe(5e-6, 0.01, "cosine", 0.1, epochs(30), 16, 384, 128, 10, 5, True),
-    "retrieval_roco": Recipe(5e-6, 0.1, "cosine", 0.1, epochs(20), 128, 384, 64, 5, 5, True),
+    "vqa/vqa_rad": Recipe(5e-6, 0.1, "cosine", 0.1, epochs(60), 64, 384, 32, 50, 5, False),
+    "vqa/slake": Recipe(5e-6, 0.01, "cosine", 0.1, epochs(25), 32, 384, 32, 50, 5, True),
+    "vqa/vqa_med_2019": Recipe(5e-6, 0.1, "linear", 0.1, epochs(20), 32, 384, 32, 50, 5, True),
+    "classification/melinda": Recipe(5e-6, 0.01, "cosine", 0.1, epochs(30), 16, 384, 128, 10, 5, True),
+    "retrieval/roco": Recipe(5e-6, 0.1, "cosine", 0.1, epochs(20), 128, 384, 64, 5, 5, True),
 }
 # GGP gives lr, batch size, epochs, the pre-training's warm-up and the fine-tuning's image size; most of the rest is
 # ALBEF's, crops as in UMD.
 GGP = {
-    "contrastive_pretrain_roco": Recipe(3e-4, 0.02, "cosine", 0.05, epochs(30), 32, 256, 64, 1, 1, True),
-    "vqa_generation_vqa_rad": Recipe(3e-5, 0.02, "cosine", 0.05, epochs(40), 32, 384, 32, 1, 1, False),
-    "vqa_generation_slake": Recipe(3e-5, 0.02, "cosine", 0.05, epochs(40), 32, 384, 32, 1, 1, True),
+    "contrastive_pretrain": Recipe(3e-4, 0.02, "cosine", 0.05, epochs(30), 32, 256, 64, 1, 1, True),
+    "vqa_generation/vqa_rad": Recipe(3e-5, 0.02, "cosine", 0.05, epochs(40), 32, 384, 32, 1, 1, False),
+    "vqa_generation/slake": Recipe(3e-5, 0.02, "cosine", 0.05, epochs(40), 32, 384, 32, 1, 1, True),
 }
 PAPERS = {**UMD_PRETRAIN, **UMD_CALIBRATE, **UMD_DOWNSTREAM, **GGP}
 
 
 def settings(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+    content: dict[str, Any] = yaml.safe_load((PAPER / f"{name}.yaml").read_text())
     return content
 
 
 def test_the_table_has_every_recipe() -> None:
-    assert {path.stem for path in RECIPES.glob("*.yaml")} == set(PAPERS)
+    names = {path.relative_to(PAPER).with_suffix("").as_posix() for path in PAPER.rglob("*.yaml")}
+    assert names == {*PAPERS, "encoders", "ggp_encoders"}
 
 
 @pytest.mark.parametrize("name", PAPERS)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from umd.commands.configs import is_inline, with_found_configs
 from umd.encoders import tokenizer_for
 from umd.files import UserError
 from umd.run.paths import folder_of
@@ -44,8 +44,8 @@ def prepare(given: Sequence[str]) -> Arguments:
         given: the command and its options, as typed.
 
     Raises:
-        UserError: nothing says which model; or something is set that follows from the model; or the checkpoint
-            cannot be used.
+        UserError: nothing says which model; or something is set that follows from the model; or a config is not
+            there; or the checkpoint cannot be used.
     """
     command, *options = given
     if command != "fit" and all(option.partition("=")[0] not in _SAY_WHICH_MODEL for option in options):
@@ -53,7 +53,7 @@ def prepare(given: Sequence[str]) -> Arguments:
     for key in _LINKED:
         if any(value_of(f"--data.{part}{key}", options) is not None for part in ("", "init_args.")):
             raise UserError(f"--data.{key} follows from the model's encoder: set --model.encoder instead")
-    options = nulls_as_config(options)
+    options = nulls_as_config(with_found_configs(options))
     path = value_of("--ckpt_path", options)
     if path is None or path in _LIGHTNINGS_OWN_NAMES:
         return Arguments([command, *options])
@@ -141,7 +141,6 @@ def _without_linked(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _all_that_was_given(options: Sequence[str]) -> str:
     """The command line, and the files that it names as configs."""
-    paths = [value for option, value in pairwise(options) if option in ("--config", "-c")]
-    paths += [option.partition("=")[2] for option in options if option.startswith("--config=")]
-    files = [Path(path).read_text() for path in paths if not path.startswith("{") and Path(path).is_file()]
+    configs = [option.partition("=")[2] for option in options if option.startswith("--config=")]
+    files = [Path(config).read_text(encoding="utf-8") for config in configs if not is_inline(config)]
     return "\n".join([*options, *files])

@@ -14,6 +14,7 @@ from rich.console import Console
 import datamodules  # noqa: F401 - makes the short class names known to the parser
 from datamodules.base import ImageTextDataModule
 from datamodules.summary import as_csv, summarize, tables
+from umd.commands.configs import is_inline, with_found_configs
 from umd.commands.messages import show_messages
 from umd.commands.parser_errors import parser_for
 from umd.files import UserError, write_whole, writing
@@ -65,19 +66,15 @@ def parse(arguments: list[str]) -> tuple[ImageTextDataModule[Any], Path | None]:
 def _data_alone(arguments: Sequence[str]) -> list[str]:
     """The same arguments, each config replaced by its part `data` (or left out where it has none)."""
     kept: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        option, equals, value = argument.partition("=")
-        if option not in ("--config", "-c"):
+    for argument in with_found_configs(arguments):
+        option, _, given = argument.partition("=")
+        if option != "--config":
             kept.append(argument)
             continue
-        path = Path(value if equals else next(rest, "")).expanduser()
-        if not path.is_file():
-            raise UserError(f"--config: there is no file '{path}'")
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = yaml.safe_load(given if is_inline(given) else Path(given).read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"--config: {path} is not a YAML file: {error}") from error
+            raise UserError(f"--config: {given} is not YAML: {error}") from error
         if isinstance(content, dict) and content.get("data") is not None:
             kept.append(f"--config={json.dumps({'data': content['data']})}")
     return kept

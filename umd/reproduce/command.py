@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from umd.commands.configs import shipped_folder
 from umd.files import UserError, writing
 from umd.reproduce.board import Board
 from umd.reproduce.outcome import Outcome
@@ -164,15 +165,9 @@ def _pretraining(plan: Plan) -> str:
 
 
 def _configs() -> Path:
-    """The folder configs/, as short as it can be written here.
-
-    Raises:
-        UserError: the package was installed without it.
-    """
-    here, beside = Path("configs"), Path(__file__).parents[2] / "configs"
-    if not (beside / "vqa.yaml").is_file():
-        raise UserError(f"no configs in '{beside}': umd reproduce wants the repository, installed with pip -e")
-    return here if here.is_dir() and here.resolve() == beside.resolve() else beside
+    """The folder of umd's own configs, as short as it can be written here."""
+    here, shipped = Path("configs"), shipped_folder()
+    return here if here.is_dir() and here.samefile(shipped) else shipped
 
 
 def _print_commands(plan: Plan, workspace: Workspace) -> None:

@@ -83,7 +83,7 @@ class Setting:
         if self.scale == "embedded":
             inherent = {"vqa": "vqa", "vqa_generation": "vqa", "calibrate": "vqa"}.get(stage, stage)
             return (base,), (() if inherent == task else ("--data", _PHANTOMS[task]))
-        recipe = stage if stage == "pretrain" else f"{stage}_{dataset}"
+        recipe = stage if stage == "pretrain" else f"{stage}/{dataset}"
         configs, options = self._scaled(stage, f"data/{dataset}.yaml", recipe)
         return configs, (*options, "--data.root", self._folder(dataset), *self._batches(stage, dataset, task))
 
@@ -97,8 +97,7 @@ class Setting:
         """Configs and options of a pre-training stage on captions."""
         if self.scale == "embedded":
             return (f"{stage}.yaml",), ()
-        recipe = stage if stage == "pretrain" else f"{stage}_roco"
-        configs, options = self._scaled(stage, "data/roco_medicat.yaml", recipe)
+        configs, options = self._scaled(stage, "data/roco_medicat.yaml", stage)
         if stage == "contrastive_pretrain":  # GGP's corpus is ROCO alone
             where = ("--data.roco_root", self._folder("roco"))
         else:
@@ -107,9 +106,9 @@ class Setting:
 
     def _scaled(self, stage: str, data: str, recipe: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if self.scale == "small":
-            return (f"{stage}.yaml", data, "scale/small.yaml", f"small/{stage}.yaml"), ()
-        size = "scale/ggp.yaml" if stage in ("contrastive_pretrain", "vqa_generation") else "scale/paper.yaml"
-        return (f"{stage}.yaml", data, size, f"recipe/{recipe}.yaml"), ()
+            return (f"{stage}.yaml", data, "small/encoders.yaml", f"small/{stage}.yaml"), ()
+        encoders = "ggp_encoders" if stage in ("contrastive_pretrain", "vqa_generation") else "encoders"
+        return (f"{stage}.yaml", data, f"paper/{encoders}.yaml", f"paper/{recipe}.yaml"), ()
 
     def _folder(self, dataset: str) -> str:
         assert self.data_root is not None

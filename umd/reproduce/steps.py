@@ -162,6 +162,7 @@ _TOOLS = {
     "released",
     "umd/cli.py",
     "umd/commands/compare.py",
+    "umd/commands/configs.py",
     "umd/commands/data.py",
     "umd/commands/failures.py",
     "umd/commands/messages.py",

@@ -76,7 +76,7 @@ def trainings(setting: Setting = PAPER) -> Iterator[Step]:
 def recipe_of(step: Step) -> Recipe:
     """The papers' numbers for a training, found by its stage and data set."""
     dataset = next((name for name in ("vqa_rad", "slake", "vqa_med_2019", "melinda") if name in step.label), "roco")
-    return RECIPES["pretrain" if step.stage == "pretrain" else f"{step.stage}_{dataset}"]
+    return RECIPES[step.stage if step.stage in ("pretrain", "contrastive_pretrain") else f"{step.stage}/{dataset}"]
 
 
 def test_every_training_at_the_papers_scale_has_the_papers_hyper_parameters() -> None:
