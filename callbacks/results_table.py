@@ -56,8 +56,8 @@ def results_view(report: Mapping[str, Any], width: int) -> RenderableType:
     """The report for a terminal of `width` characters: a table, or where that is too wide, a list per row."""
     headers, cells = table_cells(report["columns"], report["rows"])
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for place, header in enumerate(headers):
-        table.add_column(Text(header), justify="right" if place else "left")
+    for column, header in enumerate(headers):
+        table.add_column(Text(header), justify="right" if column else "left")
     for row in cells:
         table.add_row(*map(Text, row))
     body: list[RenderableType] = [table]
@@ -144,9 +144,9 @@ def _checked(report: Mapping[str, Any], module: LightningModule) -> dict[str, An
     if missing := [key for key in _KEYS if key not in report]:
         raise UserError(f"{source}: lacks {', '.join(missing)}; it must have {', '.join(_KEYS)}")
     columns = list(report["columns"])
-    for place, row in enumerate(report["rows"]):
+    for number, row in enumerate(report["rows"]):
         if set(row) != set(columns):
-            raise UserError(f"{source}: row {place} has the keys {sorted(row)}, the columns are {columns}")
+            raise UserError(f"{source}: row {number} has the keys {sorted(row)}, the columns are {columns}")
     rows = [{column: _finite(row[column]) for column in columns} for row in report["rows"]]
     return {"title": report["title"], "notes": list(report["notes"]), "columns": columns, "rows": rows}
 

@@ -123,14 +123,14 @@ class ExactResume(Callback):
         position, state = self._position(trainer), RandomState.now()
         if self._inside_step(trainer) and self._step_began is not None:
             state = self._step_began[2]
-        notes = checkpoint.setdefault(SETTINGS_KEY, {})
-        notes["position"] = asdict(position)
-        notes["ranks"] = trainer.world_size
-        notes["random"] = _gather_objects(trainer, state.plain())
+        kept = checkpoint.setdefault(SETTINGS_KEY, {})
+        kept["position"] = asdict(position)
+        kept["ranks"] = trainer.world_size
+        kept["random"] = _gather_objects(trainer, state.plain())
         # Checkpoint callbacks look at the latest validation also where none has been since.
-        notes["metrics"] = {name: value.cpu() for name, value in trainer.callback_metrics.items()}
+        kept["metrics"] = {name: value.cpu() for name, value in trainer.callback_metrics.items()}
         if self._updating:
-            notes[UNFINISHED_KEY] = True
+            kept[UNFINISHED_KEY] = True
         for log in trainer.loggers:
             log.save()
 
@@ -169,9 +169,9 @@ class ExactResume(Callback):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         find_best_again(trainer, checkpoint)
-        notes = checkpoint.get(SETTINGS_KEY, {})
-        if "position" in notes:
-            self._restored = {**notes, "global_step": checkpoint["global_step"]}
+        kept = checkpoint.get(SETTINGS_KEY, {})
+        if "position" in kept:
+            self._restored = {**kept, "global_step": checkpoint["global_step"]}
         else:
             logger.warning("the checkpoint does not say how far inside an epoch it is: going on is not exact")
 

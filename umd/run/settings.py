@@ -12,6 +12,7 @@ from torch import Tensor
 from umd.checkpoints import SETTINGS_KEY, read_checkpoint
 from umd.files import UserError
 from umd.run.paths import stage_of
+from umd.run.renamed import FACES, with_names_of_today
 
 _TO_GO_ON = {"optimizer state": "optimizer_states", "learning rate schedule": "lr_schedulers", "position": "loops"}
 
@@ -49,7 +50,7 @@ class TrainerSettings(Callback):
 
 
 def settings_of(path: str | Path, *, training: bool = False) -> dict[str, Any]:
-    """What a checkpoint says about how it was made: "model" and "data", as configs have them.
+    """What a checkpoint says about how it was made: "model" and "data", as configs have them, under today's names.
 
     Args:
         path: the checkpoint.
@@ -71,7 +72,7 @@ def settings_of(path: str | Path, *, training: bool = False) -> dict[str, Any]:
             f"A new one can start from its weights: --model.init_from {path}"
         )
     wanted = ("model", "data", "trainer", "seed_everything") if training else ("model", "data")
-    return {key: found[key] for key in wanted if key in found}
+    return {key: with_names_of_today(found[key]) for key in wanted if key in found}
 
 
 def check_classes(settings: Mapping[str, Any], path: str | Path, typed: str) -> None:
@@ -87,7 +88,7 @@ def check_classes(settings: Mapping[str, Any], path: str | Path, typed: str) -> 
     """
     for name in _classes(settings):
         package, _, short = name.rpartition(".")
-        own = name.split(".")[0] in ("umd", "callbacks", "datamodules")
+        own = name.split(".")[0] in FACES
         known = package.startswith("lightning.pytorch.callbacks") and short in _HARMLESS_CALLBACKS
         if not (own or known or name in typed):
             raise UserError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.configs.test_configs import CONFIGS
@@ -22,6 +24,30 @@ def test_the_mistake_is_named_in_one_line(given: list[str], said: str, capsys: p
         run(["fit", f"--config={CONFIGS / 'vqa.yaml'}", *given])
     assert ended.value.code == 2
     assert capsys.readouterr().err.splitlines()[0] == said
+
+
+@pytest.mark.parametrize("way", ["--data.{}", "--data.init_args.{}", "file"])
+@pytest.mark.parametrize(
+    "command", [["fit", f"--config={CONFIGS / 'retrieval.yaml'}"], ["data", "--data=PhantomRetrieval"]]
+)
+def test_a_renamed_option_leads_to_its_new_name(
+    command: list[str], way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("data: {class_path: datamodules.PhantomRetrieval, init_args: {other_texts: 3}}")
+    given = [f"--config={overlay}"] if way == "file" else [way.format("other_texts"), "3"]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, *given])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.splitlines()[0]
+    assert said == "umd: PhantomRetrieval: other_texts is called --data.negatives now"
+
+
+def test_a_class_that_moved_leads_to_its_public_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["data", "--data=datamodules.of_old.PhantomVQA"])
+    said = capsys.readouterr().err.splitlines()[0]
+    assert said.endswith("datamodules.of_old.PhantomVQA is called datamodules.PhantomVQA now")
 
 
 def test_umd_data_names_a_mistake_alike(capsys: pytest.CaptureFixture[str]) -> None:

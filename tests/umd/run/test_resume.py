@@ -39,8 +39,8 @@ SHORT = [
     "--data.batch_size=4",
     "--data.num_workers=0",
 ]
-Place = tuple[str, int]  # which file was just written, after how many steps
-MOMENTS: dict[str, Place] = {
+Moment = tuple[str, int]  # which file was just written, after how many steps
+MOMENTS: dict[str, Moment] = {
     "in an epoch": ("step.ckpt", 2),
     "after the last batch of an epoch, before its validation": ("step.ckpt", 3),
     "between the best checkpoint of an epoch and the last one": ("best.ckpt", 3),
@@ -66,8 +66,8 @@ def differences(one: object, other: object, at: str = "") -> Iterator[str]:
         for key in one.keys() | other.keys():
             yield from differences(one.get(key), other.get(key), f"{at}.{key}")
     elif isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
-        for place, pair in enumerate(zip(one, other, strict=True)):
-            yield from differences(*pair, f"{at}[{place}]")
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            yield from differences(*pair, f"{at}[{index}]")
     elif isinstance(one, Tensor) and isinstance(other, Tensor):
         if one.dtype != other.dtype or not torch.equal(one, other):
             yield at
@@ -97,15 +97,15 @@ def test_a_training_goes_on_as_if_it_had_never_stopped(
     stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The whole run folder is kept as it stood at each moment, as `kill -9` would have left it."""
-    moments: dict[Place, Path] = {}
+    moments: dict[Moment, Path] = {}
     write = AtomicCheckpointIO.save_checkpoint
 
     def write_and_keep(self: AtomicCheckpointIO, checkpoint: dict[str, Any], path: Path, **options: Any) -> None:  # noqa: ANN401
         write(self, checkpoint, path, **options)
-        place = (Path(path).name, int(checkpoint["global_step"]))
-        if place in MOMENTS.values():
-            moments[place] = tmp_path / f"{place[0]}-{place[1]}"
-            shutil.copytree(Path(path).parents[1], moments[place])
+        moment = (Path(path).name, int(checkpoint["global_step"]))
+        if moment in MOMENTS.values():
+            moments[moment] = tmp_path / f"{moment[0]}-{moment[1]}"
+            shutil.copytree(Path(path).parents[1], moments[moment])
 
     with monkeypatch.context() as patch:
         patch.setattr(AtomicCheckpointIO, "save_checkpoint", write_and_keep)
