@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# First: whoever first writes Optional[Union[float, int]] decides, for the whole process, how typing orders the same
+# union in Trainer's arguments, and so whether `--trainer.limit_train_batches 1` is one batch or all of them.
+import lightning.pytorch  # noqa: F401
 import pytest
 import torch
 

@@ -145,11 +145,12 @@ class Rows(LightningDataModule):
         super().__init__()
         self.source, self.batches = source, batches
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - answers, classes and whatever else a stage asks for
-        return getattr(self.__dict__["source"], name)
-
     def setup(self, stage: str) -> None:
         self.source.setup(stage)
+        # Protocols look at the object itself: from Python 3.12 on, isinstance does not ask __getattr__.
+        for name in ("answers", "answer_tokens", "answer_text", "classes", "description", "tokenizer_size"):
+            if hasattr(self.source, name):
+                setattr(self, name, getattr(self.source, name))
 
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
