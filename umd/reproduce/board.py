@@ -37,7 +37,7 @@ def clock(seconds: float) -> str:
 
 
 def where(progress: Mapping[str, Any] | None) -> str:
-    """A training's place in words: "epoch 3 of 10"."""
+    """A training's position in words: "epoch 3 of 10"."""
     if progress is None:
         return "starting"
     if progress["epochs"]:

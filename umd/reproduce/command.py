@@ -12,11 +12,12 @@ from rich.console import Console
 from umd.commands.configs import shipped_folder
 from umd.files import UserError, writing
 from umd.reproduce.board import Board
+from umd.reproduce.code import Code
 from umd.reproduce.outcome import Outcome
 from umd.reproduce.plan import Plan, make_plan
 from umd.reproduce.run import log_of, run
 from umd.reproduce.scales import PHANTOM, Scale, Setting, Source
-from umd.reproduce.steps import Step, Workspace, code_fingerprint
+from umd.reproduce.steps import Step, Workspace
 from umd.reproduce.tables import EXPERIMENTS, Experiment
 
 PAPER_DEVICES = 3
@@ -67,7 +68,7 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True)
     plan = _plan(given, console)
-    workspace = Workspace(_configs(), given.out, code_fingerprint(Path(__file__).parents[2]))
+    workspace = Workspace(_configs(), given.out, Code(Path(__file__).parents[2]))
     console.print(f"{plan.experiment.title}\n{plan.setting.describe()}", style="bold", markup=False)
     console.print(_pretraining(plan), markup=False)
     if given.dry_run:
@@ -206,6 +207,6 @@ def _failures(failed: Sequence[Step], outcomes: dict[Step, Outcome], workspace: 
     lines = [f"{len(failed)} of {len(outcomes)} steps have no result:"]
     for step in failed:
         outcome = outcomes[step]
-        place = f" (see {log_of(step, workspace)})" if outcome.state == "failed" else f" ({outcome.reason})"
-        lines.append(f"  {step}: {outcome.state}{place}")
+        where = f" (see {log_of(step, workspace)})" if outcome.state == "failed" else f" ({outcome.reason})"
+        lines.append(f"  {step}: {outcome.state}{where}")
     return "\n".join([*lines, "The same command tries them again."])

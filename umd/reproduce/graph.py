@@ -18,8 +18,8 @@ _NO_COORDINATION = "ModalityCoordination=off"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a fine-tuning is measured.
+class Benchmark:
+    """What a fine-tuning is measured on: a cell of a table, but for its row.
 
     Attributes:
         task: what is asked.
@@ -54,34 +54,34 @@ class Graph:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
 
-    def pretrain(self, preset: str, place: Place, alpha: float = 0.5) -> Step:
+    def pretrain(self, preset: str, benchmark: Benchmark, alpha: float = 0.5) -> Step:
         """MR-Pretrain or a baseline's pre-training: one for all data sets and seeds where it is on captions."""
         stage = "pretrain"
         if self.setting.pretrain_on == "captions" or self.setting.scale == "embedded":
             configs, options = self.setting.caption_inputs(stage)
             on, data = "captions", None
         else:
-            configs, options = self.setting.task_inputs(stage, place.dataset, place.task)
+            configs, options = self.setting.task_inputs(stage, benchmark.dataset, benchmark.task)
             # Labels are unused, so both protocols share this one: it sees no reworded test question.
-            place = replace(place, protocol="clean" if place.protocol else None)
-            options += _protocol(place)
-            on, data = f"{place.dataset}-pairs", self.data(place)
+            benchmark = replace(benchmark, protocol="clean" if benchmark.protocol else None)
+            options += _protocol(benchmark)
+            on, data = f"{benchmark.dataset}-pairs", self.data(benchmark)
         options += ("--model.reconstruction.preset", preset, *_alpha(preset, alpha), *_seed(0))
         label = _label(preset, _alpha_label(alpha), on)
         return Step("fit", stage, label, configs, _off(options, _NO_PERTURBATION), data=data)
 
-    def calibrate(self, place: Place, start: Step | None, alpha: float = 0.5) -> Step:
-        """TD-Calib on the place's training pairs, from a pre-training or from the encoders' own weights."""
-        configs, options = self.setting.task_inputs("calibrate", place.dataset, place.task)
-        options += (*_protocol(place), *(_alpha("umd", alpha)), *_seed(place.seed))
-        if place.task == "retrieval":
+    def calibrate(self, benchmark: Benchmark, start: Step | None, alpha: float = 0.5) -> Step:
+        """TD-Calib on the benchmark's training pairs, from a pre-training or from the encoders' own weights."""
+        configs, options = self.setting.task_inputs("calibrate", benchmark.dataset, benchmark.task)
+        options += (*_protocol(benchmark), *(_alpha("umd", alpha)), *_seed(benchmark.seed))
+        if benchmark.task == "retrieval":
             options += ("--data.negatives", "0")  # this stage contrasts nothing
-        label = _label(place.label, "from", _started(start), _alpha_label(alpha))
-        return Step("fit", "calibrate", label, configs, _off(options, _NO_PERTURBATION), start, self.data(place))
+        label = _label(benchmark.label, "from", _started(start), _alpha_label(alpha))
+        return Step("fit", "calibrate", label, configs, _off(options, _NO_PERTURBATION), start, self.data(benchmark))
 
     def finetune(
         self,
-        place: Place,
+        benchmark: Benchmark,
         start: Step | None,
         *,
         coordination: bool,
@@ -91,31 +91,33 @@ class Graph:
         """Fine-tuning and test, from a pre-training, a calibration, or the encoders' own weights.
 
         Args:
-            place: the data.
+            benchmark: the data.
             start: the earlier stage.
             coordination: with GM-Coord.
             ablation: a config of configs/ablation/ on top, without its folder and ending.
             more: further options.
         """
-        stage = STAGE_OF[place.task]
-        configs, options = self.setting.task_inputs(stage, place.dataset, place.task)
-        options += (*_protocol(place), *_seed(place.seed), *more)
+        stage = STAGE_OF[benchmark.task]
+        configs, options = self.setting.task_inputs(stage, benchmark.dataset, benchmark.task)
+        options += (*_protocol(benchmark), *_seed(benchmark.seed), *more)
         if ablation:
             configs += (f"ablation/{ablation}.yaml",)
         # The baselines of one modality bring callbacks of their own, without both.
         if not (ablation and ablation.startswith(("image_only_", "text_only_"))):
             options = _off(options, _NO_PERTURBATION, *(() if coordination else (_NO_COORDINATION,)))
-        label = _label(place.label, ablation, "from", _started(start), "coordinated" if coordination else None)
-        return Step("fit", stage, label, configs, options, start, self.data(place))
+        label = _label(benchmark.label, ablation, "from", _started(start), "coordinated" if coordination else None)
+        return Step("fit", stage, label, configs, options, start, self.data(benchmark))
 
     def blank(self, trained: Step) -> Step:
         """A trained model's test with every image turned grey."""
         return Step("test", trained.stage, f"{trained.label}-blank", (), ("--model.inputs", "text"), trained)
 
-    def data(self, place: Place, stage: str | None = None) -> Step:
+    def data(self, benchmark: Benchmark, stage: str | None = None) -> Step:
         """What the data set holds, question by question, as a stage (by default the task's own) reads it."""
-        configs, options = self.setting.data_inputs(stage or STAGE_OF[place.task], place.dataset, place.task)
-        return Step("data", "data", _label(place.dataset, place.protocol), configs, (*options, *_protocol(place)))
+        stage = stage or STAGE_OF[benchmark.task]
+        configs, options = self.setting.data_inputs(stage, benchmark.dataset, benchmark.task)
+        label = _label(benchmark.dataset, benchmark.protocol)
+        return Step("data", "data", label, configs, (*options, *_protocol(benchmark)))
 
     def features(self, trained: Step) -> Step:
         """The pooled features of a trained model's test split."""
@@ -128,13 +130,13 @@ class Graph:
         label = _label("ggp", "perturbed", perturbation)
         return Step("fit", "contrastive_pretrain", label, configs, _perturbed((*options, *_seed(0)), perturbation))
 
-    def generate(self, place: Place, start: Step, perturbation: Perturbation) -> Step:
+    def generate(self, benchmark: Benchmark, start: Step, perturbation: Perturbation) -> Step:
         """GGP's fine-tuning with its answer decoder."""
         stage = "vqa_generation"
-        configs, options = self.setting.task_inputs(stage, place.dataset, "vqa")
-        options = _perturbed((*options, *_protocol(place), *_seed(place.seed)), perturbation)
-        label = _label(place.label, "from", _started(start), "perturbed", perturbation)
-        return Step("fit", stage, label, configs, options, start, self.data(place, stage))
+        configs, options = self.setting.task_inputs(stage, benchmark.dataset, "vqa")
+        options = _perturbed((*options, *_protocol(benchmark), *_seed(benchmark.seed)), perturbation)
+        label = _label(benchmark.label, "from", _started(start), "perturbed", perturbation)
+        return Step("fit", stage, label, configs, options, start, self.data(benchmark, stage))
 
 
 def _label(*parts: str | None) -> str:
@@ -162,8 +164,8 @@ def _seed(seed: int) -> tuple[str, ...]:
     return ("--seed_everything", str(seed), "--data.seed", str(seed))
 
 
-def _protocol(place: Place) -> tuple[str, ...]:
-    return ("--data.protocol", place.protocol) if place.protocol else ()
+def _protocol(benchmark: Benchmark) -> tuple[str, ...]:
+    return ("--data.protocol", benchmark.protocol) if benchmark.protocol else ()
 
 
 def _off(options: tuple[str, ...], *callbacks: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from umd.files import UserError
-from umd.reproduce.graph import Graph, Place, Protocol
+from umd.reproduce.graph import Benchmark, Graph, Protocol
 from umd.reproduce.scales import PHANTOM, Setting
 from umd.reproduce.steps import Step, in_order
 from umd.reproduce.tables import Experiment, Row
@@ -18,12 +18,12 @@ class Cell:
 
     Attributes:
         row: which row.
-        place: on which data, under which protocol and seed.
+        benchmark: on which data, under which protocol and seed.
         step: what makes it.
     """
 
     row: Row
-    place: Place
+    benchmark: Benchmark
     step: Step
 
 
@@ -41,7 +41,7 @@ class Plan:
     experiment: Experiment
     setting: Setting
     cells: tuple[Cell, ...]
-    data: tuple[tuple[Place, Step], ...]
+    data: tuple[tuple[Benchmark, Step], ...]
 
     @property
     def steps(self) -> list[Step]:
@@ -86,16 +86,16 @@ def make_plan(
     graph = Graph(setting)
     under: Sequence[Protocol | None] = protocols if experiment.task == "vqa" else [None]
     cells: list[Cell] = []
-    data: list[tuple[Place, Step]] = []
+    data: list[tuple[Benchmark, Step]] = []
     for dataset in datasets:
         for protocol in under:
             here = [
-                Cell(row, place, row.build(graph, place))
+                Cell(row, benchmark, row.build(graph, benchmark))
                 for row in experiment.chosen(rows)
-                for place in (Place(experiment.task, dataset, protocol, seed) for seed in seeds)
+                for benchmark in (Benchmark(experiment.task, dataset, protocol, seed) for seed in seeds)
             ]
             cells += here
-            data.append((here[0].place, _data_of(here[0].step)))
+            data.append((here[0].benchmark, _data_of(here[0].step)))
     return Plan(experiment, setting, tuple(cells), tuple(data))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from umd.files import write_whole
-from umd.reproduce.graph import Place
+from umd.reproduce.graph import Benchmark
 from umd.reproduce.plan import Cell, Plan
 from umd.reproduce.results import (
     Comparison,
@@ -89,17 +89,17 @@ def write(plan: Plan, workspace: Workspace, stem: Path, command: str) -> list[Pa
 def collect(plan: Plan, workspace: Workspace, command: str) -> dict[str, Any]:
     """The table as plain data."""
     experiment = plan.experiment
-    facts = {_key(place): workspace.folder(step) for place, step in plan.data if workspace.done(step)}
+    facts = {_key(benchmark): workspace.folder(step) for benchmark, step in plan.data if workspace.done(step)}
     results: dict[tuple[str, tuple[str, str | None]], Result] = {}
     missing: list[str] = []
     rows: list[dict[str, Any]] = []
-    for place in _places(plan):
-        folder = facts.get(_key(place))
+    for benchmark in _benchmarks(plan):
+        folder = facts.get(_key(benchmark))
         questions = test_questions(folder) if folder else None
         if questions is not None:
             title = f"most frequent {'answer by type of question' if experiment.task == 'vqa' else 'class'}"
-            rows += _rows("most_frequent", title, "reference", place, most_frequent(questions), {})
-        for name, cells in _by_row(plan, place):
+            rows += _rows("most_frequent", title, "reference", benchmark, most_frequent(questions), {})
+        for name, cells in _by_row(plan, benchmark):
             row = cells[0].row
             done = [cell.step for cell in cells if workspace.done(cell.step)]
             missing += [f"{row.title}: {cell.step}" for cell in cells if cell.step not in done]
@@ -110,8 +110,8 @@ def collect(plan: Plan, workspace: Workspace, command: str) -> dict[str, Any]:
             except MissingResultError as error:
                 missing.append(f"{row.title}: {error}")
                 continue
-            results[name, _key(place)] = result
-            rows += _rows(name, row.title, row.kind, place, result, _paper(plan, row.paper, place))
+            results[name, _key(benchmark)] = result
+            rows += _rows(name, row.title, row.kind, benchmark, result, _paper(plan, row.paper, benchmark))
     rows += _quoted(plan)
     return {
         "title": experiment.title,
@@ -125,37 +125,37 @@ def collect(plan: Plan, workspace: Workspace, command: str) -> dict[str, Any]:
         "notes": _notes(plan, facts),
         "command": command,
         "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
-        "code": workspace.code[:12],
+        "code": _code(plan, workspace)[:12],
         "inputs": _inputs(plan, workspace),
     }
 
 
-def _places(plan: Plan) -> list[Place]:
-    """One place for each data set and protocol, of whichever seed."""
-    places = {_key(cell.place): cell.place for cell in plan.cells}
-    return list(places.values())
+def _benchmarks(plan: Plan) -> list[Benchmark]:
+    """One benchmark for each data set and protocol, of whichever seed."""
+    benchmarks = {_key(cell.benchmark): cell.benchmark for cell in plan.cells}
+    return list(benchmarks.values())
 
 
-def _key(place: Place) -> tuple[str, str | None]:
-    return place.dataset, place.protocol
+def _key(benchmark: Benchmark) -> tuple[str, str | None]:
+    return benchmark.dataset, benchmark.protocol
 
 
-def _by_row(plan: Plan, place: Place) -> Iterator[tuple[str, list[Cell]]]:
-    here = [cell for cell in plan.cells if _key(cell.place) == _key(place)]
+def _by_row(plan: Plan, benchmark: Benchmark) -> Iterator[tuple[str, list[Cell]]]:
+    here = [cell for cell in plan.cells if _key(cell.benchmark) == _key(benchmark)]
     for name in dict.fromkeys(cell.row.name for cell in here):
         yield name, [cell for cell in here if cell.row.name == name]
 
 
-def _paper(plan: Plan, name: str | None, place: Place) -> dict[str, float]:
+def _paper(plan: Plan, name: str | None, benchmark: Benchmark) -> dict[str, float]:
     """The paper's figures of a row; none where it measured something else: on phantom data, or under `clean`."""
-    if plan.setting.scale == "embedded" or plan.experiment.paper is None or place.protocol == "clean":
+    if plan.setting.scale == "embedded" or plan.experiment.paper is None or benchmark.protocol == "clean":
         return {}
-    found: dict[str, float] = paper_figures()[plan.experiment.paper]["rows"].get(name, {}).get(place.dataset, {})
+    found: dict[str, float] = paper_figures()[plan.experiment.paper]["rows"].get(name, {}).get(benchmark.dataset, {})
     return found
 
 
 def _rows(
-    name: str, title: str, kind: str, place: Place, result: Result, paper: dict[str, float]
+    name: str, title: str, kind: str, benchmark: Benchmark, result: Result, paper: dict[str, float]
 ) -> Iterator[dict[str, Any]]:
     for metric, value in result.metrics.items():
         figure = paper.get(metric)
@@ -163,9 +163,9 @@ def _rows(
             "row": name,
             "title": title,
             "kind": kind,
-            "dataset": place.dataset,
-            "dataset_title": TITLES[place.dataset],
-            "protocol": place.protocol,
+            "dataset": benchmark.dataset,
+            "dataset_title": TITLES[benchmark.dataset],
+            "protocol": benchmark.protocol,
             "metric": metric,
             "mean": value.mean,
             "std": value.std,
@@ -187,7 +187,7 @@ def _quoted(plan: Plan) -> Iterator[dict[str, Any]]:
     titles = {row.paper: row.title for row in experiment.rows if row.paper}
     run = {cell.row.paper for cell in plan.cells}
     protocol = "paper" if experiment.task == "vqa" else None
-    datasets = list(dict.fromkeys(cell.place.dataset for cell in plan.cells))
+    datasets = list(dict.fromkeys(cell.benchmark.dataset for cell in plan.cells))
     for name, figures in paper_figures()[experiment.paper]["rows"].items():
         if name in run:
             continue
@@ -212,16 +212,16 @@ def _comparisons(plan: Plan, results: dict[tuple[str, tuple[str, str | None]], R
     """The experiment's main row against each other one."""
     main = plan.experiment.against
     titles = {row.name: row.title for row in plan.experiment.rows}
-    for place in _places(plan):
-        one = results.get((main, _key(place)))
+    for benchmark in _benchmarks(plan):
+        one = results.get((main, _key(benchmark)))
         for (name, key), other in results.items():
-            if one is None or name == main or key != _key(place):
+            if one is None or name == main or key != _key(benchmark):
                 continue
             found: Comparison | None = compare(one, other)
             if found is not None:
                 yield {
-                    "dataset_title": TITLES[place.dataset],
-                    "protocol": place.protocol,
+                    "dataset_title": TITLES[benchmark.dataset],
+                    "protocol": benchmark.protocol,
                     "one": titles[main],
                     "other": titles[name],
                     **asdict(found),
@@ -232,11 +232,11 @@ def _comparisons(plan: Plan, results: dict[tuple[str, tuple[str, str | None]], R
 def _notes(plan: Plan, facts: dict[tuple[str, str | None], Path]) -> list[str]:
     """What a reader must know, a line each."""
     setting, cells = plan.setting, plan.cells
-    seeds = list(dict.fromkeys(cell.place.seed for cell in cells))
+    seeds = list(dict.fromkeys(cell.benchmark.seed for cell in cells))
     notes = [f"Scale: {setting.describe()}."]
     if setting.scale == "small":
         notes.append("At this scale the vision encoder is frozen, images are not augmented, and matrices are bfloat16.")
-    for protocol in dict.fromkeys(cell.place.protocol for cell in cells):
+    for protocol in dict.fromkeys(cell.benchmark.protocol for cell in cells):
         if protocol:
             notes.append(f"Protocol {protocol}: {_PROTOCOLS[protocol]}.")
     for folder in facts.values():
@@ -283,16 +283,20 @@ def _pretrained_on(plan: Plan) -> str:
 
 
 def _inputs(plan: Plan, workspace: Workspace) -> str:
-    """Digest of what the report is made from: every cell, the paper's figures, and this code."""
+    """Digest of what the report is made from: every cell, the paper's figures, and the code that writes it."""
     digest = hashlib.sha256()
     for cell in plan.cells:
         digest.update(f"{cell.row.name} {cell.row.title} {workspace.fingerprint(cell.step)}\n".encode())
     for _, step in plan.data:
         digest.update(f"{workspace.fingerprint(step)}\n".encode())
-    for path in sorted(Path(__file__).parent.rglob("*")):
-        if path.suffix in (".py", ".json"):
-            digest.update(path.read_bytes())
+    digest.update(workspace.code.digest(workspace.code.files(__name__, ())).encode())
     return digest.hexdigest()
+
+
+def _code(plan: Plan, workspace: Workspace) -> str:
+    """Digest of the code of all steps."""
+    digests = sorted({workspace.code_of(step) for step in plan.steps})
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def markdown(table: dict[str, Any]) -> str:
@@ -358,8 +362,8 @@ def _signed(value: float | None) -> str:
 def _compared(comparisons: Sequence[dict[str, Any]], headline: str) -> str:
     lines = [["on", "rows", f"{headline}: difference [95 % interval]", "McNemar p"], ["---"] * 4]
     for found in comparisons:
-        place = ", ".join(filter(None, (found["dataset_title"], found["protocol"])))
+        where = ", ".join(filter(None, (found["dataset_title"], found["protocol"])))
         p = ", ".join("< 0.001" if value < 0.001 else f"{value:.3f}" for value in found["p"])
         difference = f"{found['difference']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
-        lines.append([place, f"{found['one']} against {found['other']}", difference, p])
+        lines.append([where, f"{found['one']} against {found['other']}", difference, p])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

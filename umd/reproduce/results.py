@@ -1,4 +1,4 @@
-"""From the files that finished steps left to numbers: one measurement for each row, place and metric."""
+"""From the files that finished steps left to numbers: one measurement for each row, benchmark and metric."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Result:
-    """What a row's trainings over several seeds came to at one place.
+    """What a row's trainings over several seeds came to on one benchmark.
 
     Attributes:
         seeds: how many.
@@ -62,7 +62,7 @@ class Result:
 
 
 def read_result(steps: Sequence[Step], workspace: Workspace, questions: pd.DataFrame | None) -> Result:
-    """The result of one row at one place.
+    """The result of one row on one benchmark.
 
     Args:
         steps: the same training under each seed; all are done.
@@ -118,7 +118,7 @@ def most_frequent(questions: pd.DataFrame) -> Result:
 
 
 def question_groups(asked: pd.DataFrame, questions: pd.DataFrame | None) -> dict[str, NDArray[np.bool_]]:
-    """The groups of test questions that a table shows, as members by place in the split.
+    """The groups of test questions that a table shows, as members by position in the split.
 
     "twin-free" and "unseen image" are there only where some questions belong to them and some do not.
 

@@ -10,13 +10,6 @@ Scale = Literal["embedded", "small", "paper"]
 Task = Literal["vqa", "retrieval", "classification"]
 Source = Literal["captions", "task"]
 
-TASK_DATA: dict[Task, tuple[str, ...]] = {
-    "vqa": ("vqa_rad", "slake", "vqa_med_2019"),
-    "retrieval": ("roco",),
-    "classification": ("melinda",),
-}
-"""The papers' data sets of each task: folders below the data root, and names of configs/data/*.yaml."""
-
 PHANTOM = "phantom"
 """The data set of the embedded scale, for every task."""
 

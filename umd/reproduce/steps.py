@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import yaml
+
+from umd.reproduce.code import Code
 
 Command = Literal["fit", "test", "predict", "data"]
+
+_ENTRIES: dict[Command, str] = {
+    "fit": "umd.commands.train",
+    "test": "umd.commands.train",
+    "predict": "umd.commands.train",
+    "data": "umd.commands.data",
+}
+"""The module that each command starts in."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +56,15 @@ class Workspace:
     """Where steps live: the configs that they read, the code that they run, and the folder of their results.
 
     A step's folder is named by its fingerprint. So nothing is ever overwritten: what differs in a setting, in the
-    text of a config, in the code, or in what it starts from, is another step with a folder of its own.
+    text of a config, in the code that it runs, or in what it starts from, is another step with a folder of its own.
 
     Args:
         configs: the folder configs/, as it is to stand in commands.
         out: folder of the results; runs go to `<out>/runs`.
-        code: fingerprint of the code, see `code_fingerprint`.
+        code: the project's files, of which a step's own are part of its fingerprint.
     """
 
-    def __init__(self, configs: Path, out: Path, code: str) -> None:
+    def __init__(self, configs: Path, out: Path, code: Code) -> None:
         self.configs = configs
         self.out = out
         self.code = code
@@ -64,13 +77,26 @@ class Workspace:
         return self.out / "runs"
 
     def fingerprint(self, step: Step) -> str:
-        """Hexadecimal digest of the step's content, its configs' texts, the code, and all that it starts from."""
+        """Hexadecimal digest of the step's content, its configs' texts, its code, and all that it starts from."""
         if step not in self._fingerprints:
             texts = [self._text(name) for name in step.configs]
             source = self.fingerprint(step.source) if step.source else ""
-            parts = [step.command, step.stage, *step.options, *texts, self.code, source]
+            parts = [step.command, step.stage, *step.options, *texts, self.code_of(step), source]
             self._fingerprints[step] = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         return self._fingerprints[step]
+
+    def files(self, step: Step) -> set[Path]:
+        """The source files that the step runs.
+
+        What a test's checkpoint asks for was run by the training that it comes from, and counts there.
+        """
+        words = {word for name in step.configs for word in _texts(yaml.safe_load(self._text(name)))}
+        words |= {part for word in step.options for part in (word, *re.findall(r"[\w./]+", word))}
+        return self.code.files(_ENTRIES[step.command], words)
+
+    def code_of(self, step: Step) -> str:
+        """Hexadecimal digest of these files."""
+        return self.code.digest(self.files(step))
 
     def _text(self, name: str) -> str:
         if name not in self._config_texts:
@@ -127,6 +153,16 @@ class Workspace:
         return "test" in summary["splits"]
 
 
+def _texts(content: Any) -> Iterator[str]:  # noqa: ANN401 - nested plain values
+    if isinstance(content, Mapping):
+        content = list(content.values())
+    if isinstance(content, list):
+        for value in content:
+            yield from _texts(value)
+    elif isinstance(content, str):
+        yield content
+
+
 def in_order(steps: Iterable[Step]) -> Iterator[Step]:
     """Each step once, behind all that it needs."""
     seen: set[Step] = set()
@@ -141,31 +177,3 @@ def _chain(step: Step) -> list[Step]:
     # What the data holds comes first: nothing is trained for a test that cannot be made.
     before = [needed for needed in (step.data, step.source) if needed is not None]
     return [*(one for needed in before for one in _chain(needed)), step]
-
-
-def code_fingerprint(root: Path) -> str:
-    """Digest of the source files that a stage's result can depend on.
-
-    Args:
-        root: the folder that holds the packages umd, callbacks and datamodules.
-    """
-    files = [path for package in ("umd", "callbacks", "datamodules") for path in (root / package).rglob("*")]
-    files = [path for path in files if not _TOOLS & {*path.relative_to(root).parts[:-1], str(path.relative_to(root))}]
-    digest = hashlib.sha256()
-    for path in sorted(path for path in files if path.suffix in (".py", ".json", ".txt")):
-        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-_TOOLS = {
-    "reproduce",
-    "released",
-    "umd/cli.py",
-    "umd/commands/compare.py",
-    "umd/commands/configs.py",
-    "umd/commands/data.py",
-    "umd/commands/failures.py",
-    "umd/commands/messages.py",
-    "umd/commands/parser_errors.py",
-}
-"""What reads results, converts checkpoints or words messages: no number of a training comes from it."""

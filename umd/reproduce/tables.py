@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from umd.reproduce.graph import Graph, Perturbation, Place
-from umd.reproduce.scales import TASK_DATA, Task
+from umd.reproduce.graph import Benchmark, Graph, Perturbation
+from umd.reproduce.scales import Task
 from umd.reproduce.steps import Step
 
 Kind = Literal["ours", "control"]
-Build = Callable[[Graph, Place], Step]
+Build = Callable[[Graph, Benchmark], Step]
 
 PRESETS = ("mae", "clip", "flip", "m3ae", "umd")
 
@@ -23,7 +23,7 @@ class Row:
     Attributes:
         name: as on the command line.
         title: as in the table.
-        build: the step whose test is the row's result at a place.
+        build: the step whose test is the row's result on a benchmark.
         paper: the row's name among the paper's figures; None where no paper has it.
         kind: "ours", or "control" for a row that shows what the data or one modality alone gives.
     """
@@ -46,7 +46,7 @@ class Experiment:
         paper: key of the paper's figures in paper.json; None where there are none to compare with.
         rows: its rows in their order.
         default_rows: names of the rows that are run at the embedded scale unless others are asked for; None: all.
-        datasets: of the paper; the first one is a figure's default.
+        datasets: of the paper, as folders of the data root and files of configs/data/; the first is a figure's default.
         figure: whether a figure, not a table, is wanted.
         against: the row that others are compared with.
     """
@@ -67,45 +67,45 @@ class Experiment:
 
 
 def method(
-    graph: Graph, place: Place, *, pretrain: bool, calibrate: bool, coordinate: bool, alpha: float = 0.5
+    graph: Graph, benchmark: Benchmark, *, pretrain: bool, calibrate: bool, coordinate: bool, alpha: float = 0.5
 ) -> Step:
     """UMD with some of its three components (Tables 4 and 5); all of them is UMD."""
-    start = graph.pretrain("umd", place, alpha) if pretrain else None
+    start = graph.pretrain("umd", benchmark, alpha) if pretrain else None
     if calibrate:
-        start = graph.calibrate(place, start, alpha)
-    return graph.finetune(place, start, coordination=coordinate)
+        start = graph.calibrate(benchmark, start, alpha)
+    return graph.finetune(benchmark, start, coordination=coordinate)
 
 
-def umd(graph: Graph, place: Place, alpha: float = 0.5) -> Step:
+def umd(graph: Graph, benchmark: Benchmark, alpha: float = 0.5) -> Step:
     """The whole method."""
-    return method(graph, place, pretrain=True, calibrate=True, coordinate=True, alpha=alpha)
+    return method(graph, benchmark, pretrain=True, calibrate=True, coordinate=True, alpha=alpha)
 
 
 def _preset(name: str) -> Build:
-    def build(graph: Graph, place: Place) -> Step:
+    def build(graph: Graph, benchmark: Benchmark) -> Step:
         return (
-            umd(graph, place)
+            umd(graph, benchmark)
             if name == "umd"
-            else graph.finetune(place, graph.pretrain(name, place), coordination=False)
+            else graph.finetune(benchmark, graph.pretrain(name, benchmark), coordination=False)
         )
 
     return build
 
 
-def _text_only(graph: Graph, place: Place) -> Step:
-    whole = umd(graph, place)
-    return graph.finetune(place, whole.source, coordination=True, ablation="text_only")
+def _text_only(graph: Graph, benchmark: Benchmark) -> Step:
+    whole = umd(graph, benchmark)
+    return graph.finetune(benchmark, whole.source, coordination=True, ablation="text_only")
 
 
-def _blank(graph: Graph, place: Place) -> Step:
-    return graph.blank(umd(graph, place))
+def _blank(graph: Graph, benchmark: Benchmark) -> Step:
+    return graph.blank(umd(graph, benchmark))
 
 
 def _line(number: int, pretrain: bool, calibrate: bool, coordinate: bool) -> Row:
     parts = [name for name, on in (("MR-Pretrain", pretrain), ("TD-Calib", calibrate), ("GM-Coord", coordinate)) if on]
 
-    def build(graph: Graph, place: Place) -> Step:
-        return method(graph, place, pretrain=pretrain, calibrate=calibrate, coordinate=coordinate)
+    def build(graph: Graph, benchmark: Benchmark) -> Step:
+        return method(graph, benchmark, pretrain=pretrain, calibrate=calibrate, coordinate=coordinate)
 
     # The text that survives of the paper has lost which pair of components stands in which of lines 5 to 7.
     paper = None if number in (5, 6, 7) else str(number)
@@ -113,21 +113,20 @@ def _line(number: int, pretrain: bool, calibrate: bool, coordinate: bool) -> Row
 
 
 def _one_modality(name: str, title: str, ablation: str, stand_in: tuple[str, ...]) -> Row:
-    def build(graph: Graph, place: Place) -> Step:
+    def build(graph: Graph, benchmark: Benchmark) -> Step:
         more = stand_in if graph.setting.scale == "embedded" else ()
-        return graph.finetune(place, None, coordination=False, ablation=ablation, more=more)
+        return graph.finetune(benchmark, None, coordination=False, ablation=ablation, more=more)
 
     return Row(name, title, build, title)
 
 
 def _perturbation(name: str, title: str, pretraining: Perturbation, finetuning: Perturbation) -> Row:
-    def build(graph: Graph, place: Place) -> Step:
-        return graph.generate(place, graph.contrastive(pretraining), finetuning)
+    def build(graph: Graph, benchmark: Benchmark) -> Step:
+        return graph.generate(benchmark, graph.contrastive(pretraining), finetuning)
 
     return Row(name, title, build, title)
 
 
-_VQA = TASK_DATA["vqa"]
 _BASELINES = tuple(Row(name, name.upper(), _preset(name), name.upper()) for name in PRESETS)
 _CONTROLS = (
     Row("text_only", "UMD, trained without images", _text_only, kind="control"),
@@ -182,15 +181,15 @@ _SINGLE = (
 
 
 def _alpha_row(alpha: float) -> Row:
-    return Row(f"alpha{alpha}", f"alpha {alpha}", lambda graph, place: umd(graph, place, alpha))
+    return Row(f"alpha{alpha}", f"alpha {alpha}", lambda graph, benchmark: umd(graph, benchmark, alpha))
 
 
 def _features(name: str, title: str, build: Build) -> Row:
-    return Row(name, title, lambda graph, place: graph.features(build(graph, place)))
+    return Row(name, title, lambda graph, benchmark: graph.features(build(graph, benchmark)))
 
 
-def _without_calibration(graph: Graph, place: Place) -> Step:
-    return method(graph, place, pretrain=True, calibrate=False, coordinate=True)
+def _without_calibration(graph: Graph, benchmark: Benchmark) -> Step:
+    return method(graph, benchmark, pretrain=True, calibrate=False, coordinate=True)
 
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -203,7 +202,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "umd_table1",
             (*_BASELINES, *_CONTROLS),
             ("m3ae", "umd", "text_only", "blank_image"),
-            _VQA,
+            ("vqa_rad", "slake", "vqa_med_2019"),
             against="umd",
         ),
         Experiment(
@@ -213,7 +212,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "umd_table2",
             _BASELINES,
             ("m3ae", "umd"),
-            TASK_DATA["retrieval"],
+            ("roco",),
             against="umd",
         ),
         Experiment(
@@ -223,7 +222,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "umd_table3",
             (*_SINGLE, *_BASELINES),
             None,
-            TASK_DATA["classification"],
+            ("melinda",),
             against="umd",
         ),
         Experiment(
@@ -233,7 +232,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "umd_table4",
             _LINES,
             None,
-            _VQA,
+            ("vqa_rad", "slake", "vqa_med_2019"),
             against="line8",
         ),
         Experiment(
@@ -243,7 +242,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "umd_table5",
             _LINES,
             None,
-            TASK_DATA["classification"],
+            ("melinda",),
             against="line8",
         ),
         Experiment(
@@ -310,7 +309,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             None,
             tuple(_features(name, name.upper(), _preset(name)) for name in ("flip", "m3ae", "umd")),
             None,
-            TASK_DATA["classification"],
+            ("melinda",),
             figure=True,
         ),
         Experiment(
@@ -323,7 +322,7 @@ EXPERIMENTS: dict[str, Experiment] = {
                 _features("with", "with TD-Calib", umd),
             ),
             None,
-            TASK_DATA["classification"],
+            ("melinda",),
             figure=True,
         ),
     )

@@ -20,31 +20,31 @@ def questions() -> list[dict[str, object]]:
     """Test questions: every other one closed, every fourth without a twin, every fifth of an unseen image."""
     return [
         {
-            "index": place,
-            "question_id": f"q{place}",
-            "image": f"images/{place}.jpg",
-            "question": "n/a?" if place == 0 else f"question {place}?",
+            "index": index,
+            "question_id": f"q{index}",
+            "image": f"images/{index}.jpg",
+            "question": "n/a?" if index == 0 else f"question {index}?",
             "question_type": "PRES",
-            "closed": place % 2 == 0,
-            "has_twin": place % 4 != 0,
-            "image_in_train": place % 5 != 0,
-            "answer": "yes" if place % 3 == 0 else "no",
-            "answerable": place != 1,
+            "closed": index % 2 == 0,
+            "has_twin": index % 4 != 0,
+            "image_in_train": index % 5 != 0,
+            "answer": "yes" if index % 3 == 0 else "no",
+            "answerable": index != 1,
             "most_frequent_answer": "no",
         }
-        for place in range(QUESTIONS)
+        for index in range(QUESTIONS)
     ]
 
 
 def groups() -> dict[str, NDArray[np.bool_]]:
     """The members of each group of `questions`."""
-    place = np.arange(QUESTIONS)
+    index = np.arange(QUESTIONS)
     return {
-        "open": place % 2 == 1,
-        "closed": place % 2 == 0,
-        "overall": place >= 0,
-        "twin-free": place % 4 == 0,
-        "unseen image": place % 5 == 0,
+        "open": index % 2 == 1,
+        "closed": index % 2 == 0,
+        "overall": index >= 0,
+        "twin-free": index % 4 == 0,
+        "unseen image": index % 5 == 0,
     }
 
 

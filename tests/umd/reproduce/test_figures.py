@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.umd.reproduce.results import write_csv
+from tests.umd.reproduce.test_plan import CODE
 from umd.reproduce.figures import draw, draw_table
 from umd.reproduce.figures.curves import validation_curve
 from umd.reproduce.figures.dots import dots
@@ -31,7 +32,7 @@ EMBEDDED = "embedded scale: tiny encoders on phantom data; NOT comparable with a
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(Path(__file__).parents[3] / "configs", tmp_path, "code")
+    return Workspace(Path(__file__).parents[3] / "configs", tmp_path, CODE)
 
 
 def plan_of(name: str) -> Plan:
@@ -39,8 +40,8 @@ def plan_of(name: str) -> Plan:
     setting, experiment = Setting(), EXPERIMENTS[name]
     rows = [row.name for row in experiment.rows]
     plan = make_plan(experiment, setting, rows=rows, datasets=[PHANTOM], protocols=["clean"], seeds=[0])
-    place = plan.cells[0].place
-    return replace(plan, data=((place, Graph(setting).data(place)),))
+    benchmark = plan.cells[0].benchmark
+    return replace(plan, data=((benchmark, Graph(setting).data(benchmark)),))
 
 
 def finished(workspace: Workspace, step: Step) -> Path:
@@ -110,13 +111,13 @@ CASES = {(True, True): 120, (False, True): 40, (True, False): 30, (False, False)
 
 def test_the_questions_shown_are_shared_out_without_regard_to_which_model_is_better() -> None:
     cases = [case for case, size in CASES.items() for _ in range(size)]
-    images = [f"{place % 61}.jpg" for place in range(len(cases))]
+    images = [f"{index % 61}.jpg" for index in range(len(cases))]
     shown = choose(cases, images, count=20)
-    assert {case: sum(cases[place] == case for place in shown) for case in CASES} == dict(
+    assert {case: sum(cases[index] == case for index in shown) for case in CASES} == dict(
         zip(CASES, (12, 4, 3, 1), strict=True)
     )
-    assert len({images[place] for place in shown}) == 20
-    assert {cases[place] for place in choose(cases, images, count=4)} == set(CASES)
+    assert len({images[index] for index in shown}) == 20
+    assert {cases[index] for index in choose(cases, images, count=4)} == set(CASES)
     swapped = choose([(other, one) for one, other in cases], images, count=20)
     assert set(swapped) == set(shown)
     assert len(choose(cases, ["one.jpg"] * len(cases))) == 1
@@ -127,16 +128,16 @@ def write_answers(folder: Path, answers: Sequence[str], truth: Sequence[str]) ->
         folder / "predictions.csv",
         [
             {
-                "index": place,
-                "image": f"images/{place}.png",
-                "question": f"which, ${place} or $9, & <more>?",
+                "index": index,
+                "image": f"images/{index}.png",
+                "question": f"which, ${index} or $9, & <more>?",
                 "answer": answer,
                 "confidence": 0.25,
                 "ground_truth": true,
                 "correct": answer == true,
                 "closed": False,
             }
-            for place, (answer, true) in enumerate(zip(answers, truth, strict=True))
+            for index, (answer, true) in enumerate(zip(answers, truth, strict=True))
         ],
     )
 
@@ -155,8 +156,8 @@ def test_questions_are_shown_with_both_answers_and_a_sign(workspace: Workspace, 
     (folder / "summary.json").write_text(json.dumps({"splits": {"test": {}}, "root": str(root)}))
     _, svg = draw(plan, workspace, tmp_path / "figure6")
     shown = "\n".join(texts(svg))
-    for place, m3ae, umd in ((0, "✓  M3AE: lung", "✗  UMD: knee"), (1, "✗  M3AE: heart", "✓  UMD: liver")):
-        asked = shown.index(f"which, ${place} or $9, & <more>?\ntrue answer: {truth[place]}")
+    for index, m3ae, umd in ((0, "✓  M3AE: lung", "✗  UMD: knee"), (1, "✗  M3AE: heart", "✓  UMD: liver")):
+        asked = shown.index(f"which, ${index} or $9, & <more>?\ntrue answer: {truth[index]}")
         assert asked < shown.index(f"{m3ae}  (confidence 0.25)") < shown.index(f"{umd}  (confidence 0.25)")
     assert "images/2.png" in shown[shown.index("cannot be shown:") :]
     assert "of the 3 test questions of phantom, protocol clean (both right: 1;" in shown

@@ -39,7 +39,7 @@ def test_mean_deviation_and_difference_over_seeds(finished: tuple[Plan, Workspac
     made, here, correct = finished
     table = collect(made, here, "umd reproduce table1")
     for protocol in ("clean", "paper"):
-        steps = [c.step for c in made.cells if c.row.name == "umd" and c.place.protocol == protocol]
+        steps = [c.step for c in made.cells if c.row.name == "umd" and c.benchmark.protocol == protocol]
         for metric, members in groups().items():
             shares = np.array([100 * correct[step][members].mean() for step in steps])
             found = row(table, row="umd", protocol=protocol, metric=metric)
@@ -58,8 +58,8 @@ def test_the_most_frequent_answer_and_quoted_rows_stand_beside(
 ) -> None:
     made, here, _ = finished
     table = collect(made, here, "")
-    places = np.arange(QUESTIONS)
-    expected = 100 * (places % 3 != 0)[places % 4 == 0].mean()
+    index = np.arange(QUESTIONS)
+    expected = 100 * (index % 3 != 0)[index % 4 == 0].mean()
     assert row(table, kind="reference", protocol="clean", metric="twin-free")["mean"] == pytest.approx(expected)
     quoted = {row["row"]: row["paper"] for row in table["rows"] if row["kind"] == "quoted" and row["metric"] == "open"}
     assert quoted["MFB"] == 14.5
@@ -73,7 +73,7 @@ def test_the_most_frequent_answer_and_quoted_rows_stand_beside(
 def test_pairs_are_compared_question_by_question(finished: tuple[Plan, Workspace, dict[Any, Any]]) -> None:
     made, here, correct = finished
     table = collect(made, here, "")
-    by = {(c.row.name, c.place.protocol, c.place.seed): correct[c.step].astype(float) for c in made.cells}
+    by = {(c.row.name, c.benchmark.protocol, c.benchmark.seed): correct[c.step].astype(float) for c in made.cells}
     for found in table["comparisons"]:
         gained = [by["umd", found["protocol"], s] - by["m3ae", found["protocol"], s] for s in (0, 1)]
         assert found["difference"] == pytest.approx(100 * np.mean(gained))
@@ -86,7 +86,7 @@ def test_what_is_missing_is_named_and_nothing_of_it_is_shown(
     finished: tuple[Plan, Workspace, dict[Any, Any]],
 ) -> None:
     made, here, _ = finished
-    lost = [cell for cell in made.cells if cell.row.name == "m3ae" and cell.place.protocol == "paper"]
+    lost = [cell for cell in made.cells if cell.row.name == "m3ae" and cell.benchmark.protocol == "paper"]
     for cell in lost:
         (here.folder(cell.step) / "done.json").unlink()
     table = collect(made, here, "")

@@ -38,20 +38,20 @@ def validation_curve(run: Path) -> dict[int, float]:
 
 def validation(plan: Plan, workspace: Workspace) -> Picture | None:
     """A curve for each row, a panel for each data set."""
-    places, notes = results(plan, workspace)
+    benchmarks, notes = results(plan, workspace)
     numbers = {row.name: number for number, row in enumerate(plan.experiment.rows)}
     panels = []
     without = []
-    for place, cells in places:
+    for benchmark, cells in benchmarks:
         curves = [(cell, validation_curve(workspace.folder(cell.step))) for cell in cells]
         without += [named(cell) for cell, curve in curves if not curve]
         if drawn := [(cell, curve) for cell, curve in curves if curve]:
-            panels.append((place, drawn))
+            panels.append((benchmark, drawn))
     if not panels:
         return None
     figure = Figure((WIDTH, 3.0 * len(panels)), layout="constrained")
     axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
-    for axis, (place, drawn) in zip(axes, panels, strict=True):
+    for axis, (benchmark, drawn) in zip(axes, panels, strict=True):
         for cell, curve in drawn:
             number = numbers[cell.row.name]
             best = max(curve, key=lambda epoch: curve[epoch])
@@ -62,16 +62,16 @@ def validation(plan: Plan, workspace: Workspace) -> Picture | None:
                 markevery=max(1, len(curve) // 20),
                 label=f"{cell.row.title}\n(best {curve[best]:.1f}, epoch {best})",
             )
-        axis.set_title(place.title, loc="left")
+        axis.set_title(benchmark.title, loc="left")
         axis.set_xlabel("epoch")
         axis.set_ylabel("overall accuracy on validation (%)")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid()
         axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), handlelength=3.2, labelspacing=0.9)
-    if any(place.protocol == "paper" for place, _ in panels):
+    if any(benchmark.protocol == "paper" for benchmark, _ in panels):
         notes.append("Under protocol paper the test split stands in where a data set has no validation split.")
     notes = [
-        f"Seed {plan.cells[0].place.seed}. The checkpoint that is tested is of the best epoch.",
+        f"Seed {plan.cells[0].benchmark.seed}. The checkpoint that is tested is of the best epoch.",
         *notes,
         *left_out(without, "nothing was validated"),
     ]
@@ -86,13 +86,13 @@ def accuracies(run: Path) -> dict[str, dict[str, Any]]:
 
 def alphas(plan: Plan, workspace: Workspace) -> Picture | None:
     """Test accuracy with its interval against alpha, a panel for each data set."""
-    places, notes = results(plan, workspace)
-    if not places:
+    benchmarks, notes = results(plan, workspace)
+    if not benchmarks:
         return None
     figure = Figure((WIDTH, 2.6), layout="constrained")
-    axes = figure.subplots(1, len(places), squeeze=False, sharey=True)[0]
+    axes = figure.subplots(1, len(benchmarks), squeeze=False, sharey=True)[0]
     handles: dict[str, Any] = {}
-    for axis, (place, cells) in zip(axes, places, strict=True):
+    for axis, (benchmark, cells) in zip(axes, benchmarks, strict=True):
         reports = {float(cell.row.name.removeprefix("alpha")): workspace.folder(cell.step) for cell in cells}
         rows = {alpha: accuracies(folder) for alpha, folder in reports.items()}
         for number, group in enumerate(_GROUPS):
@@ -100,9 +100,9 @@ def alphas(plan: Plan, workspace: Workspace) -> Picture | None:
             if not found:
                 continue
             values = [row["accuracy"] for row in found.values()]
-            places_at = [alpha + (number - 1) * _SHIFT for alpha in found]
+            positions = [alpha + (number - 1) * _SHIFT for alpha in found]
             handles[group] = axis.errorbar(
-                places_at,
+                positions,
                 values,
                 yerr=[
                     [row["accuracy"] - row["interval_low"] for row in found.values()],
@@ -114,8 +114,8 @@ def alphas(plan: Plan, workspace: Workspace) -> Picture | None:
                 label=group,
             )
             if group == "overall":
-                _label(axis, places_at, values)
-        axis.set_title(place.title, loc="left")
+                _label(axis, positions, values)
+        axis.set_title(benchmark.title, loc="left")
         axis.set_xticks(list(reports))
         axis.set_xlabel("alpha")
         axis.margins(x=0.15)
@@ -123,7 +123,7 @@ def alphas(plan: Plan, workspace: Workspace) -> Picture | None:
     axes[0].set_ylabel("test accuracy (%)")
     notes = [
         "Alpha weighs feature against data reconstruction in pre-training and calibration. "
-        f"Bars: 95 % bootstrap interval over test questions. Seed {plan.cells[0].place.seed}.",
+        f"Bars: 95 % bootstrap interval over test questions. Seed {plan.cells[0].benchmark.seed}.",
         *notes,
     ]
     return Picture(figure, tuple(notes), handles)
@@ -132,7 +132,7 @@ def alphas(plan: Plan, workspace: Workspace) -> Picture | None:
 def _label(axis: Axes, x: Sequence[float], values: Sequence[float]) -> None:
     """The numbers of the leftmost group, to the left of its marks."""
     box = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
-    for place, value in zip(x, values, strict=True):
+    for position, value in zip(x, values, strict=True):
         axis.annotate(
-            f"{value:.1f}", (place, value), (-5, 0), textcoords="offset points", ha="right", va="center", bbox=box
+            f"{value:.1f}", (position, value), (-5, 0), textcoords="offset points", ha="right", va="center", bbox=box
         )

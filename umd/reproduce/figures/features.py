@@ -31,7 +31,7 @@ Points = NDArray[np.floating[Any]]
 
 
 def chosen(count: int, most: int) -> NDArray[np.int64]:
-    """Places of the samples that are drawn: all, or `most` of them by a draw that depends on nothing but `count`."""
+    """Positions of the samples that are drawn: all, or `most` of them by a draw that depends on nothing but `count`."""
     if count <= most:
         return np.arange(count)
     return np.sort(np.random.default_rng(_SEED).choice(count, most, replace=False))
@@ -93,9 +93,9 @@ def by_class(plan: Plan, workspace: Workspace) -> Picture | None:
     figure, axes = _grid(panels, 2.85)
     handles: dict[str, Any] = {}
     for axis, title, content in axes:
-        place = chosen(len(content["label"]), POINTS)
-        joint = np.concatenate([content[name][place] for name in ("text", "image") if name in content], axis=1)
-        labels = content["label"][place]
+        drawn = chosen(len(content["label"]), POINTS)
+        joint = np.concatenate([content[name][drawn] for name in ("text", "image") if name in content], axis=1)
+        labels = content["label"][drawn]
         points = flat(joint)
         for number, label in [(None, "other classes"), *enumerate(told)]:
             members = labels == label if number is not None else ~np.isin(labels, told)
@@ -125,10 +125,10 @@ def by_modality(plan: Plan, workspace: Workspace) -> Picture | None:
     figure, axes = _grid(panels, 4.0)
     handles: dict[str, Any] = {}
     for axis, title, content in axes:
-        place = chosen(len(content["label"]), POINTS // 2)
-        image, text = content["image"][place], content["text"][place]
+        drawn = chosen(len(content["label"]), POINTS // 2)
+        image, text = content["image"][drawn], content["text"][drawn]
         both = np.concatenate([image, text])
-        modality = np.repeat(["image feature", "text feature"], len(place))
+        modality = np.repeat(["image feature", "text feature"], len(drawn))
         points = flat(both)
         for name, number in (("image feature", 2), ("text feature", 1)):
             handles[name] = _scatter(axis, points[modality == name], number, len(points))
@@ -155,14 +155,14 @@ Panel = tuple[str, dict[str, NDArray[Any]]]
 
 def _panels(plan: Plan, workspace: Workspace) -> tuple[list[list[Panel]], list[str]]:
     """A line of panels for each data set: title and features."""
-    places, notes = results(plan, workspace)
-    titled = len(places) > 1
+    benchmarks, notes = results(plan, workspace)
+    titled = len(benchmarks) > 1
     lines = [
         [
-            (cell.row.title + (f", {place.title}" if titled else ""), _read(workspace.folder(cell.step)))
+            (cell.row.title + (f", {benchmark.title}" if titled else ""), _read(workspace.folder(cell.step)))
             for cell in cells
         ]
-        for place, cells in places
+        for benchmark, cells in benchmarks
     ]
     return lines, notes
 
@@ -213,5 +213,5 @@ def _drawn(contents: Sequence[dict[str, NDArray[Any]]], each: int) -> str:
 
 
 def _about(plan: Plan) -> str:
-    place = plan.cells[0].place
-    return f"Data: {', '.join(dict.fromkeys(cell.place.title for cell in plan.cells))}. Training seed {place.seed}."
+    titles = dict.fromkeys(cell.benchmark.title for cell in plan.cells)
+    return f"Data: {', '.join(titles)}. Training seed {plan.cells[0].benchmark.seed}."

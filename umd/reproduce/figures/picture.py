@@ -16,7 +16,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from umd.reproduce.graph import Place
+from umd.reproduce.graph import Benchmark
 from umd.reproduce.plan import Cell, Plan
 from umd.reproduce.steps import Workspace
 
@@ -142,21 +142,21 @@ def mark_style(number: int) -> dict[str, Any]:
     return {"color": colour, "marker": _MARKERS[number % len(_MARKERS)], "markerfacecolor": face}
 
 
-def results(plan: Plan, workspace: Workspace) -> tuple[list[tuple[Place, list[Cell]]], list[str]]:
-    """The cells that have a result, by place and in the plan's order, and a note on those that have none."""
-    places: dict[Place, list[Cell]] = {}
+def results(plan: Plan, workspace: Workspace) -> tuple[list[tuple[Benchmark, list[Cell]]], list[str]]:
+    """The cells that have a result, by benchmark and in the plan's order, and a note on those that have none."""
+    benchmarks: dict[Benchmark, list[Cell]] = {}
     missing: list[str] = []
     for cell in plan.cells:
         if workspace.done(cell.step):
-            places.setdefault(cell.place, []).append(cell)
+            benchmarks.setdefault(cell.benchmark, []).append(cell)
         else:
             missing.append(named(cell))
-    return list(places.items()), left_out(missing, "there is no result")
+    return list(benchmarks.items()), left_out(missing, "there is no result")
 
 
 def named(cell: Cell) -> str:
     """A cell for a note."""
-    return f"{cell.row.title} ({cell.place.title})"
+    return f"{cell.row.title} ({cell.benchmark.title})"
 
 
 def left_out(names: Sequence[str], why: str) -> list[str]:

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from umd.files import UserError
 from umd.reproduce.figures.picture import WIDTH, Picture, left_out, named, results
-from umd.reproduce.graph import Place
+from umd.reproduce.graph import Benchmark
 from umd.reproduce.plan import Plan
 from umd.reproduce.steps import Workspace
 
@@ -40,13 +40,13 @@ class Answered:
     """The test questions of one data set with each model's answers.
 
     Attributes:
-        place: the data set and protocol.
+        benchmark: the data set and protocol.
         root: its folder.
         models: the models' titles.
         tables: for each model its answers, a row a question.
     """
 
-    place: Place
+    benchmark: Benchmark
     root: Path
     models: tuple[str, ...]
     tables: tuple[pd.DataFrame, ...]
@@ -71,15 +71,15 @@ def choose(cases: Sequence[Case], images: Sequence[str], count: int = SHOWN, see
         seed: of the draw.
 
     Returns:
-        Places of the chosen questions: those that more models answer rightly first.
+        Positions of the chosen questions: those that more models answer rightly first.
     """
     shuffled: list[int] = np.random.default_rng(seed).permutation(len(cases)).tolist()
-    queues = {case: [place for place in shuffled if cases[place] == case] for case in sorted(set(cases))}
+    queues = {case: [index for index in shuffled if cases[index] == case] for case in sorted(set(cases))}
     sizes = {case: len(queue) for case, queue in queues.items()}
     taken: dict[Case, list[int]] = {case: [] for case in queues}
     used: set[str] = set()
     while sum(map(len, taken.values())) < count:
-        queues = {case: [place for place in queue if images[place] not in used] for case, queue in queues.items()}
+        queues = {case: [index for index in queue if images[index] not in used] for case, queue in queues.items()}
         waiting = [case for case, queue in queues.items() if queue]
         if not waiting:
             break
@@ -88,15 +88,15 @@ def choose(cases: Sequence[Case], images: Sequence[str], count: int = SHOWN, see
         taken[case].append(queues[case][0])
         used.add(images[queues[case][0]])
     order = sorted(taken, key=lambda case: (sum(case), case), reverse=True)
-    return [place for case in order for place in taken[case]]
+    return [index for case in order for index in taken[case]]
 
 
 def answered(plan: Plan, workspace: Workspace) -> Picture | None:
     """A few questions of each data set, one below the other."""
-    places, notes = results(plan, workspace)
+    benchmarks, notes = results(plan, workspace)
     sets = []
-    for place, cells in places:
-        root = _root(plan, workspace, place)
+    for benchmark, cells in benchmarks:
+        root = _root(plan, workspace, benchmark)
         if root is None:
             why = "what the data holds is not known (its step has no result)"
             notes += left_out([named(cell) for cell in cells], why)
@@ -105,8 +105,8 @@ def answered(plan: Plan, workspace: Workspace) -> Picture | None:
             pd.read_csv(workspace.folder(cell.step) / "predictions.csv", keep_default_na=False) for cell in cells
         )
         if any(table["index"].tolist() != tables[0]["index"].tolist() for table in tables):
-            raise UserError(f"the models for {place.title} were tested on different questions")
-        sets.append(Answered(place, root, tuple(cell.row.title for cell in cells), tables))
+            raise UserError(f"the models for {benchmark.title} were tested on different questions")
+        sets.append(Answered(benchmark, root, tuple(cell.row.title for cell in cells), tables))
     if not sets:
         return None
     shown = [(one, question) for one in sets for question in choose(one.cases, one.tables[0]["image"].tolist())]
@@ -130,10 +130,10 @@ def answered(plan: Plan, workspace: Workspace) -> Picture | None:
     return Picture(figure, (*(_rule(one) for one in sets), *notes))
 
 
-def _root(plan: Plan, workspace: Workspace, place: Place) -> Path | None:
+def _root(plan: Plan, workspace: Workspace, benchmark: Benchmark) -> Path | None:
     """The data set's folder, as `umd data` found it."""
     for other, step in plan.data:
-        if (other.dataset, other.protocol) == (place.dataset, place.protocol) and workspace.done(step):
+        if (other.dataset, other.protocol) == (benchmark.dataset, benchmark.protocol) and workspace.done(step):
             facts = json.loads((workspace.folder(step) / "summary.json").read_text(encoding="utf-8"))
             return Path(facts["root"])
     return None
@@ -143,7 +143,7 @@ def _texts(one: Answered, question: int, several: bool) -> list[tuple[str, dict[
     """The lines beside an image, each with its style."""
     rows = [table.iloc[question] for table in one.tables]
     kind = "closed" if rows[0]["closed"] else "open"
-    about = f"{one.place.title}, {kind} question" if several else f"{kind} question"
+    about = f"{one.benchmark.title}, {kind} question" if several else f"{kind} question"
     lines: list[tuple[str, dict[str, Any]]] = [(f"{about}; {_called(one, one.cases[question])}", {"color": "0.35"})]
     lines += [(line, {"weight": "bold"}) for line in textwrap.wrap(str(rows[0]["question"]), _CHARACTERS)]
     lines += [(line, {}) for line in textwrap.wrap(f"true answer: {rows[0]['ground_truth']}", _CHARACTERS + 6)]
@@ -171,9 +171,9 @@ def _rule(one: Answered) -> str:
         f"{_called(one, case)}: {cases.count(case)}" for case in sorted(set(cases), key=lambda c: (sum(c), c))[::-1]
     )
     return (
-        f"Not chosen by hand: of the {len(cases)} test questions of {one.place.title} ({counts}) each case gets one, "
-        f"the others go by the cases' sizes; drawn with seed {SEED}, no image twice. Answers are after VQA "
-        f"normalisation. Training seed {one.place.seed}."
+        f"Not chosen by hand: of the {len(cases)} test questions of {one.benchmark.title} ({counts}) each case gets "
+        f"one, the others go by the cases' sizes; drawn with seed {SEED}, no image twice. Answers are after VQA "
+        f"normalisation. Training seed {one.benchmark.seed}."
     )
 
 
