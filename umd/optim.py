@@ -67,7 +67,7 @@ class ParameterGroup:
 
 
 def check_partition(module: Module, groups: Iterable[ParameterGroup]) -> None:
-    """Raise UserError unless each trainable parameter of `module` stands in exactly one group, by identity."""
+    """Raise ValueError unless each trainable parameter of `module` stands in exactly one group, by identity."""
     names = {id(parameter): name for name, parameter in module.named_parameters() if parameter.requires_grad}
     seen: set[int] = set()
     for group in groups:
@@ -75,11 +75,11 @@ def check_partition(module: Module, groups: Iterable[ParameterGroup]) -> None:
             if not parameter.requires_grad:
                 continue
             if id(parameter) in seen:
-                raise UserError(f"{names.get(id(parameter), 'a parameter')} stands in two parameter groups")
+                raise ValueError(f"{names.get(id(parameter), 'a parameter')} stands in two parameter groups")
             seen.add(id(parameter))
     forgotten = [name for key, name in names.items() if key not in seen]
     if forgotten:
-        raise UserError(f"in no parameter group: {', '.join(forgotten[:5])}")
+        raise ValueError(f"in no parameter group: {', '.join(forgotten[:5])}")
 
 
 def build_adamw(groups: Sequence[ParameterGroup], config: OptimizerConfig, fused: bool = True) -> AdamW:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
+from torch.nn import Parameter, functional
+
+from umd.distributed import gather, rank_and_ranks
+from umd.encoders.multimodal import MultimodalEncoder
+from umd.losses.objective import Heads, Objective
+from umd.losses.views import Views
+
+MAX_LOG_SCALE = math.log(100)
 
 
 def alignment_loss(
@@ -31,3 +40,56 @@ def alignment_loss(
     to_text = functional.cross_entropy(scale * image @ all_texts.T, own)
     to_image = functional.cross_entropy(scale * text @ all_images.T, own)
     return (to_text + to_image) / 2
+
+
+class Alignment(Objective):
+    """CLIP: the first tokens of both uni-modal encoders, contrasted over the pairs of all ranks.
+
+    Args:
+        width: size of the vectors that are compared.
+    """
+
+    term = "contrastive"
+    reads = frozenset({"image_tokens", "text_tokens"})
+    hands_over = False
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def heads(self, encoder: MultimodalEncoder) -> Heads:
+        """A projection for each modality, and the learned temperature."""
+        return {
+            "image_contrast": lambda: nn.Linear(encoder.vision.width, self.width, bias=False),
+            "text_contrast": lambda: nn.Linear(encoder.text.width, self.width, bias=False),
+            "log_scale": lambda: Parameter(torch.tensor(math.log(1 / 0.07))),
+        }
+
+    def image(self, views: Views) -> Tensor:
+        """The vision encoder's first token, (B, W)."""
+        return views.image_tokens[:, 0]
+
+    def __call__(self, views: Views) -> Tensor:
+        """The loss over the pairs of all ranks, gathered with their gradients; every rank has as many pairs."""
+        image = views.head("image_contrast", nn.Linear)(self.image(views))
+        text = views.head("text_contrast", nn.Linear)(views.text_tokens[:, 0])
+        all_images, all_texts, offset = image, text, 0
+        if views.gathers:
+            all_images, all_texts = gather(image), gather(text)
+            offset = rank_and_ranks()[0] * len(image)
+        return alignment_loss(image, text, all_images, all_texts, offset, views.head("log_scale", Parameter))
+
+    @torch.no_grad()
+    def after_optimizer_step(self, heads: nn.Module) -> None:
+        """Keep the learned temperature from falling below 0.01, as CLIP does."""
+        heads.get_parameter("log_scale").clamp_(max=MAX_LOG_SCALE)
+
+
+class MaskedAlignment(Alignment):
+    """FLIP: the same with some of the patches dropped."""
+
+    reads = frozenset({"masked_image_tokens", "text_tokens"})
+    image_mask_ratio = 0.5
+
+    def image(self, views: Views) -> Tensor:
+        """The first token beside the patches that are left, (B, W)."""
+        return views.masked_image_tokens[:, 0]

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from umd.encoders.multimodal import MultimodalEncoder
+from umd.heads.image_decoder import ImageDecoder
+from umd.losses.objective import Heads, Objective
+from umd.losses.views import Views
+
 
 def patchify(pixels: Tensor, patch_size: int) -> Tensor:
     """Cut (B, 3, S, S) into patches (B, P, 3 * p * p), pixels of a patch ordered row, column, channel."""
@@ -46,3 +51,60 @@ def masked_image_loss(predicted: Tensor, patches: Tensor, masked: Tensor, normal
         target = (target - mean) / deviation
     error = (predicted.float() - target).square().mean(-1)
     return (error * masked).sum() / masked.sum()
+
+
+class MaskedImage(Objective):
+    """MIM on pairs: the image decoder reads the fused image tokens.
+
+    Args:
+        normalize: see `masked_image_loss`.
+        width: width of the image decoder.
+        layers: its blocks.
+        attention_heads: its attention heads.
+    """
+
+    term = "mim"
+    reads = frozenset({"masked_image"})
+
+    def __init__(self, normalize: bool, width: int, layers: int, attention_heads: int) -> None:
+        self.normalize = normalize
+        self.width = width
+        self.layers = layers
+        self.attention_heads = attention_heads
+
+    def heads(self, encoder: MultimodalEncoder) -> Heads:
+        """The image decoder."""
+        return {
+            "image_decoder": lambda: ImageDecoder(
+                input_width=encoder.width,
+                width=self.width,
+                layers=self.layers,
+                heads=self.attention_heads,
+                patch_size=encoder.vision.patch_size,
+                grid=encoder.vision.grid,
+            )
+        }
+
+    def trunk(self, views: Views) -> Tensor:
+        """The image decoder's last features, (B, 1 + P, width)."""
+        return views.masked_image_trunk
+
+    def predict(self, views: Views) -> Tensor:
+        """Every patch as the image decoder sees it, (B, P, 3 * p * p)."""
+        predicted: Tensor = views.head("image_decoder", ImageDecoder).predict(self.trunk(views)[:, 1:])
+        return predicted
+
+    def __call__(self, views: Views) -> Tensor:
+        """L_MIM."""
+        patches = patchify(views.pixels, views.encoder.vision.patch_size)
+        return masked_image_loss(self.predict(views), patches, views.patch_mask.masked, self.normalize)
+
+
+class UnimodalMaskedImage(MaskedImage):
+    """MIM on images alone (MAE): the decoder reads the vision encoder through the fusion's projection."""
+
+    reads = frozenset({"masked_image_projection"})
+
+    def trunk(self, views: Views) -> Tensor:
+        """As for pairs, without text and fusion."""
+        return views.head("image_decoder", ImageDecoder).trunk(views.masked_image_projection, views.patch_mask)

@@ -7,6 +7,10 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional
 
+from umd.encoders.multimodal import MultimodalEncoder
+from umd.heads.text_decoder import TextDecoder
+from umd.losses.objective import Heads, Objective
+from umd.losses.views import Views
 from umd.masking import IGNORED
 
 
@@ -26,3 +30,19 @@ def masked_language_loss(decoder: Callable[[Tensor], Tensor], text: Tensor, labe
     if not logits.shape[0]:
         return logits.sum()
     return functional.cross_entropy(logits.float(), labels[hidden])
+
+
+class MaskedLanguage(Objective):
+    """MLM on pairs: the text decoder reads the fused tokens."""
+
+    term = "mlm"
+    reads = frozenset({"masked_text"})
+
+    def heads(self, encoder: MultimodalEncoder) -> Heads:
+        """The text decoder."""
+        return {"text_decoder": lambda: TextDecoder(encoder.width, encoder.text.vocab_size)}
+
+    def __call__(self, views: Views) -> Tensor:
+        """L_MLM."""
+        decoder = views.head("text_decoder", TextDecoder)
+        return masked_language_loss(decoder, views.masked_text, views.masked_tokens.labels)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from umd.batch import ImageTextBatch
 from umd.encoders import EncoderConfig
 from umd.files import UserError
-from umd.modules.objectives import ReconstructionConfig, Terms
+from umd.modules.objectives import ReconstructionConfig
 from umd.modules.reconstruction import ReconstructionModule
 from umd.optim import OptimizerConfig
 
@@ -18,9 +17,12 @@ class TDCalib(ReconstructionModule):
     Args:
         encoder: the multi-modal encoder, as in the checkpoint that `init_from` names.
         optimizer: AdamW and its schedule.
-        reconstruction: what is hidden and rebuilt; preset "umd" (four terms) or "m3ae" (MIM + MLM).
+        reconstruction: what is hidden and rebuilt; preset "umd" (four terms) or "m3ae" (MIM + MLM), or a list of
+            objectives, taken as it is.
         init_from: checkpoint of MR-Pretrain; null starts from the encoders' own weights.
     """
+
+    carried = ("itm",)
 
     def __init__(
         self,
@@ -30,11 +32,15 @@ class TDCalib(ReconstructionModule):
         init_from: str | None = None,
     ) -> None:
         super().__init__(encoder, optimizer, reconstruction, init_from)
-        if self.reconstruction.preset not in ("umd", "m3ae"):
-            raise UserError(f"preset is '{self.reconstruction.preset}'; calibration rebuilds: umd or m3ae")
-        for parameter in (*self.encoder.pooler_parameters(), *self.matching_head.parameters()):
-            parameter.requires_grad_(False)
 
-    def terms(self, batch: ImageTextBatch, *key: int) -> Terms:
-        """The four unweighted terms (two with preset m3ae)."""
-        return self.reconstruction_terms(batch, self.encoder.vision.normalize(batch.image), *key)
+    def choose(self, config: ReconstructionConfig) -> dict[str, float]:
+        """Those of the preset but matching; or the list that was given.
+
+        Raises:
+            UserError: a preset that does not rebuild pairs.
+        """
+        if config.objectives is not None:
+            return config.loss_weights
+        if config.preset not in ("umd", "m3ae"):
+            raise UserError(f"preset is '{config.preset}'; calibration rebuilds: umd or m3ae")
+        return {name: weight for name, weight in config.loss_weights.items() if name != "itm"}

@@ -1,70 +1,24 @@
-"""The objectives that a preset puts together, and the settings of masking and rebuilding."""
+"""The list of objectives, the presets that are names for lists of them, and the settings of masking and rebuilding."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from math import inf
 from typing import Literal, get_args
 
-from torch import Tensor
-
 from umd.files import UserError
+from umd.losses.alignment import Alignment, MaskedAlignment
+from umd.losses.feature_reconstruction import ImageFeatures, TextFeatures
+from umd.losses.masked_image import MaskedImage, UnimodalMaskedImage
+from umd.losses.masked_language import MaskedLanguage
+from umd.losses.matching import Matching
+from umd.losses.objective import Objective
+from umd.losses.views import HIDES_PATCHES
 
 Preset = Literal["umd", "m3ae", "mae", "clip", "flip"]
-Objective = Literal["mim", "mlm", "feature_mim", "feature_mlm", "itm", "contrastive"]
 FeatureTarget = Literal["visible", "masked"]
-
-PRESETS: dict[Preset, frozenset[Objective]] = {
-    "umd": frozenset({"mim", "mlm", "feature_mim", "feature_mlm", "itm"}),
-    "m3ae": frozenset({"mim", "mlm", "itm"}),
-    "mae": frozenset({"mim"}),
-    "clip": frozenset({"contrastive"}),
-    "flip": frozenset({"contrastive"}),
-}
-_USUAL_IMAGE_MASK_RATIO = {"flip": 0.5, "clip": 0.0}
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """The unweighted terms of one step, scalars; None where the preset has no such term.
-
-    Attributes:
-        mim: L_MIM, Eq. 1.
-        mlm: L_MLM, Eq. 2.
-        feature_mim: L_FeaMIM, Eq. 4.
-        feature_mlm: L_FeaMLM, Eq. 4.
-        itm: L_ITM, Eq. 6.
-        contrastive: symmetric image-text contrastive loss (presets clip and flip).
-    """
-
-    mim: Tensor | None = None
-    mlm: Tensor | None = None
-    feature_mim: Tensor | None = None
-    feature_mlm: Tensor | None = None
-    itm: Tensor | None = None
-    contrastive: Tensor | None = None
-
-    def total(self, alpha: float) -> Tensor:
-        """Eq. 7: (1 - alpha) (MIM + MLM) + alpha (FeaMIM + FeaMLM) + ITM.
-
-        Without feature terms there is nothing to trade off: MIM + MLM + ITM, or whatever the preset has.
-        """
-        features = [term for term in (self.feature_mim, self.feature_mlm) if term is not None]
-        data = [term for term in (self.mim, self.mlm) if term is not None]
-        rest = [term for term in (self.itm, self.contrastive) if term is not None]
-        if features:
-            data = [(1 - alpha) * term for term in data]
-        weighted = [*data, *(alpha * term for term in features), *rest]
-        if not weighted:
-            raise UserError("a step without any objective has no loss")
-        total = weighted[0]
-        for term in weighted[1:]:
-            total = total + term
-        return total
-
-    def named(self) -> dict[str, Tensor]:
-        """The terms that are there, by name, detached."""
-        values = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return {name: value.detach() for name, value in values if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +29,11 @@ class ReconstructionConfig:
         preset: which objectives: "umd" rebuilds data and the teacher's features and matches pairs; "m3ae" rebuilds
             data and matches pairs; "mae" rebuilds images alone; "clip" contrasts images and texts; "flip" does so
             with half of the patches dropped.
-        alpha: weight of the feature terms against the data terms (Eq. 7).
-        image_mask_ratio: share of patches that are hidden; null takes the preset's usual share (0.75; flip 0.5).
+        alpha: weight of the feature terms against the data terms (Eq. 7) in preset "umd".
+        objectives: in the place of a preset, the objectives themselves: each with its weight, or a list of them,
+            which then count in full. Known are those of `OBJECTIVES`.
+        image_mask_ratio: share of patches that are hidden; null takes 0.75, or 0.5 where only
+            masked_contrastive hides them (preset flip).
         text_mask_ratio: share of tokens that are hidden.
         whole_word: hide whole words instead of tokens.
         normalize_patches: rebuild patches standardised by their own mean and deviation (M3AE's norm_pix).
@@ -86,12 +43,13 @@ class ReconstructionConfig:
         decoder_width: width of the image decoder.
         decoder_layers: its blocks.
         decoder_heads: its attention heads.
-        contrastive_width: size of the vectors that presets clip and flip compare.
+        contrastive_width: size of the vectors that the contrastive objectives compare.
         mask_seed: seed of masks and swaps.
     """
 
     preset: Preset = "umd"
     alpha: float = 0.5
+    objectives: dict[str, float] | list[str] | None = None
     image_mask_ratio: float | None = None
     text_mask_ratio: float = 0.15
     whole_word: bool = False
@@ -114,22 +72,87 @@ class ReconstructionConfig:
                 raise UserError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
         if not 0 < self.text_mask_ratio <= 1:
             raise UserError(f"text_mask_ratio is {self.text_mask_ratio}; it must be above 0 and at most 1")
+        if self.objectives is not None:
+            self._check_objectives(self.objectives)
+        self._check_image_mask_ratio()
+
+    def _check_objectives(self, given: Collection[str]) -> None:
+        if not given:
+            raise UserError("objectives is empty: a training needs at least one")
+        if len(set(given)) < len(given):
+            raise UserError(f"objectives holds one of them twice: {', '.join(given)}")
+        for name in given:
+            if name not in OBJECTIVES:
+                near = get_close_matches(name, OBJECTIVES, n=1)
+                hint = f" Did you mean '{near[0]}'?" if near else ""
+                raise UserError(f"objectives: unknown '{name}'.{hint} Known: {', '.join(OBJECTIVES)}")
+        for name, weight in self.loss_weights.items():
+            if not 0 <= weight < inf:
+                raise UserError(f"objectives: the weight of {name} is {weight}; it must be 0 or more")
+        terms = [objective.term for objective in self.build(given).values()]
+        if len(set(terms)) < len(terms):
+            raise UserError(f"objectives: two of {', '.join(given)} are ways to the same term; choose one")
+        if self.feature_target == "masked" and "feature_mim" in given and "mim" not in terms:
+            raise UserError("feature_target 'masked' reads the image decoder, which only mim trains: add mim")
+
+    def _check_image_mask_ratio(self) -> None:
         ratio = self.image_mask_ratio
         if ratio is None:
             return
-        if self.preset == "clip" and ratio:
-            raise UserError("image_mask_ratio: preset clip sees whole images; with patches dropped it is preset flip")
-        if self.preset != "clip" and not 0 < ratio < 1:
+        if not self._usual_ratios() and ratio:
+            raise UserError(
+                f"image_mask_ratio is {ratio}, but {', '.join(self.loss_weights)} sees whole images (with patches "
+                "dropped, preset clip is preset flip)"
+            )
+        if self._usual_ratios() and not 0 < ratio < 1:
             raise UserError(f"image_mask_ratio is {ratio}; it must lie between 0 and 1")
 
+    def _usual_ratios(self) -> list[float]:
+        objectives = self.build(self.loss_weights).values()
+        return [objective.image_mask_ratio for objective in objectives if objective.reads & HIDES_PATCHES]
+
     @property
-    def objectives(self) -> frozenset[Objective]:
-        """The preset's objectives."""
-        return PRESETS[self.preset]
+    def loss_weights(self) -> dict[str, float]:
+        """The objectives and the weight of each: those given, or the preset's."""
+        if self.objectives is None:
+            return PRESETS[self.preset](self.alpha)
+        if isinstance(self.objectives, Mapping):
+            return dict(self.objectives)
+        return dict.fromkeys(self.objectives, 1.0)
+
+    def build(self, names: Collection[str]) -> dict[str, Objective]:
+        """The objectives of these names, in the order in which `OBJECTIVES` lists them."""
+        return {name: build(self) for name, build in OBJECTIVES.items() if name in names}
 
     @property
     def hidden_share(self) -> float:
-        """Share of patches that are hidden: `image_mask_ratio`, or the preset's usual one."""
+        """Share of patches that are hidden: `image_mask_ratio`, or the largest that one of the objectives takes."""
         if self.image_mask_ratio is not None:
             return self.image_mask_ratio
-        return _USUAL_IMAGE_MASK_RATIO.get(self.preset, 0.75)
+        return max(self._usual_ratios(), default=0.0)
+
+
+OBJECTIVES: dict[str, Callable[[ReconstructionConfig], Objective]] = {
+    "mim": lambda config: MaskedImage(
+        config.normalize_patches, config.decoder_width, config.decoder_layers, config.decoder_heads
+    ),
+    "unimodal_mim": lambda config: UnimodalMaskedImage(
+        config.normalize_patches, config.decoder_width, config.decoder_layers, config.decoder_heads
+    ),
+    "mlm": lambda _: MaskedLanguage(),
+    "feature_mim": lambda config: ImageFeatures(config.decoder_width if config.feature_target == "masked" else None),
+    "feature_mlm": lambda _: TextFeatures(),
+    "itm": lambda _: Matching(),
+    "contrastive": lambda config: Alignment(config.contrastive_width),
+    "masked_contrastive": lambda config: MaskedAlignment(config.contrastive_width),
+}
+"""Every objective by its name in configs, made from the settings; the total adds the terms up in this order."""
+
+PRESETS: dict[Preset, Callable[[float], dict[str, float]]] = {
+    "umd": lambda alpha: {"mim": 1 - alpha, "mlm": 1 - alpha, "feature_mim": alpha, "feature_mlm": alpha, "itm": 1.0},
+    "m3ae": lambda _: {"mim": 1.0, "mlm": 1.0, "itm": 1.0},
+    "mae": lambda _: {"unimodal_mim": 1.0},
+    "clip": lambda _: {"contrastive": 1.0},
+    "flip": lambda _: {"masked_contrastive": 1.0},
+}
+"""The objectives and weights that each preset stands for, by alpha (Eq. 7)."""

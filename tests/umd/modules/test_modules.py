@@ -18,10 +18,12 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from tests.synthetic import ANSWERS, ENCODER, M3AE, OPTIMIZER, RECONSTRUCTION, Batches, quiet_trainer, vqa_batch
 from umd.files import UserError
-from umd.masking import IGNORED, PatchMask, swap_images
-from umd.modules import MRPretrain, TDCalib, VQAClassifier, pretrain
+from umd.heads.image_decoder import ImageDecoder
+from umd.losses.views import Views
+from umd.masking import IGNORED
+from umd.modules import MRPretrain, TDCalib, VQAClassifier
 from umd.modules.base import StageModule
-from umd.modules.objectives import FeatureTarget, Preset, Terms
+from umd.modules.objectives import FeatureTarget, Preset
 from umd.modules.reconstruction import ReconstructionModule
 from umd.optim import build_adamw, check_partition
 
@@ -143,6 +145,19 @@ def test_rates_are_those_of_the_recipe() -> None:
 # The total
 
 
+def seen_views(kind: type[ReconstructionModule], monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, Views]]:
+    """What the objectives read, each time they are asked, and whether it was in training."""
+    seen: list[tuple[bool, Views]] = []
+    make = kind.views
+
+    def views(module: ReconstructionModule, *arguments: Any, **more: Any) -> Views:  # noqa: ANN401 - passed through
+        seen.append((module.training, make(module, *arguments, **more)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(kind, "views", views)
+    return seen
+
+
 @pytest.mark.parametrize("feature_target", ["visible", "masked"])
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 def test_the_total_is_equation_7(feature_target: FeatureTarget, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,20 +167,11 @@ def test_the_total_is_equation_7(feature_target: FeatureTarget, monkeypatch: pyt
         for parameter in module.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
     batch = vqa_batch(5)
-    drawn: dict[str, Any] = {}
-
-    def recorded(name: str, draw: Callable[..., Any]) -> Callable[..., Any]:
-        def drawing(*arguments: Any) -> Any:  # noqa: ANN401 - passed through
-            drawn[name] = draw(*arguments)
-            return drawn[name]
-
-        return drawing
-
-    monkeypatch.setattr(MRPretrain, "patch_mask", recorded("patches", MRPretrain.patch_mask))
-    monkeypatch.setattr(MRPretrain, "token_mask", recorded("tokens", MRPretrain.token_mask))
-    monkeypatch.setattr(pretrain, "swap_images", recorded("swaps", swap_images))
+    drawn = seen_views(MRPretrain, monkeypatch)
     loss = module.training_step(batch, 0)
-    patch_mask, (masked_ids, labels), (source, match) = drawn["patches"], drawn["tokens"], drawn["swaps"]
+    ((_, views),) = drawn
+    patch_mask, masked_ids, labels = views.patch_mask, views.masked_tokens.input_ids, views.masked_tokens.labels
+    source, match = views.swaps
 
     pixels = (batch.image.float() / 255 - 0.45) / 0.27
     attention = batch.attention_mask
@@ -173,9 +179,12 @@ def test_the_total_is_equation_7(feature_target: FeatureTarget, monkeypatch: pyt
         student = module.encoder(pixels, masked_ids, attention, patch_mask)
         teacher = module.teacher(pixels, batch.input_ids, attention)
         unmasked = module.encoder(pixels[source], batch.input_ids, attention)
-        trunk = module.image_decoder.trunk(student.image, patch_mask)
-        rebuilt = module.image_decoder(student.image, patch_mask)
-        h_image, h_text = module.image_feature_projection, module.text_feature_projection
+        decoder = views.head("image_decoder", ImageDecoder)
+        trunk, rebuilt = decoder.trunk(student.image, patch_mask), decoder(student.image, patch_mask)
+        h_image, h_text, text_decoder, matching_head = (
+            module.get_submodule(name)
+            for name in ("image_feature_projection", "text_feature_projection", "text_decoder", "matching_head")
+        )
         mim, mlm, feature_mim, feature_mlm, itm = [], [], [], [], []
         for row in range(5):
             for place in range(16):
@@ -185,7 +194,7 @@ def test_the_total_is_equation_7(feature_target: FeatureTarget, monkeypatch: pyt
                 if patch_mask.masked[row, place]:
                     mim.append((rebuilt[row, place] - true).square().mean())
                     if feature_target == "masked":
-                        guess = h_image(module.trunk_projection(trunk[row, 1 + place]))
+                        guess = h_image(module.get_submodule("trunk_projection")(trunk[row, 1 + place]))
                         error = guess - h_image(teacher.image[row, 1 + place])
                         feature_mim.append(error.square().mean())
             seen = [0, *(1 + place for place in range(16) if not patch_mask.masked[row, place])]
@@ -196,7 +205,7 @@ def test_the_total_is_equation_7(feature_target: FeatureTarget, monkeypatch: pyt
                 error = h_text(student.text[row, place]) - h_text(teacher.text[row, place])
                 feature_mlm.append(error.square().mean())
                 if labels[row, place] != IGNORED:
-                    logits = module.text_decoder(student.text[row, place])
+                    logits = text_decoder(student.text[row, place])
                     mlm.append(-logits.log_softmax(0)[batch.input_ids[row, place]])
             z = torch.cat(
                 [
@@ -204,36 +213,22 @@ def test_the_total_is_equation_7(feature_target: FeatureTarget, monkeypatch: pyt
                     module.encoder.image_pooler(unmasked.image[row, 0]).tanh(),
                 ]
             )
-            itm.append(-module.matching_head(z).log_softmax(0)[int(source[row] == row)])
+            itm.append(-matching_head(z).log_softmax(0)[int(source[row] == row)])
     assert int((match == 0).sum()) == 2
     parts = [torch.stack(part).mean() for part in (mim, mlm, feature_mim, feature_mlm, itm)]
     wanted = 0.7 * (parts[0] + parts[1]) + 0.3 * (parts[2] + parts[3]) + parts[4]
     torch.testing.assert_close(loss.detach(), wanted)
 
 
-def test_without_feature_terms_the_others_count_in_full() -> None:
-    terms = Terms(mim=torch.tensor(1.0), mlm=torch.tensor(10.0), itm=torch.tensor(100.0))
-    assert terms.total(0.3).item() == 111
-    assert Terms(mim=torch.tensor(1.0), mlm=torch.tensor(10.0)).total(0.3).item() == 11
-
-
 def test_masks_differ_between_steps_and_epochs_but_not_in_validation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn: list[tuple[bool, Tensor]] = []
-    draw = TDCalib.patch_mask
-
-    def patch_mask(module: TDCalib, *arguments: Any) -> PatchMask:  # noqa: ANN401 - passed through
-        mask = draw(module, *arguments)
-        drawn.append((module.training, mask.masked))
-        return mask
-
-    monkeypatch.setattr(TDCalib, "patch_mask", patch_mask)
+    drawn = seen_views(TDCalib, monkeypatch)
     module = TDCalib(ENCODER, OPTIMIZER, RECONSTRUCTION)
     trainer = quiet_trainer(tmp_path, max_epochs=2, limit_val_batches=2)
     trainer.fit(module, datamodule=data())
-    training = [masked for trained, masked in drawn if trained]
-    validation = [masked for trained, masked in drawn if not trained]
+    training = [views.patch_mask.masked for trained, views in drawn if trained]
+    validation = [views.patch_mask.masked for trained, views in drawn if not trained]
     assert len(training) == len(validation) == 4
     assert all(not torch.equal(a, b) for i, a in enumerate(training) for b in training[:i])
     assert torch.equal(validation[0], validation[2])
@@ -453,7 +448,7 @@ def outputs(module: LightningModule) -> Tensor:
         if isinstance(module, VQAClassifier):
             return torch.as_tensor(module(batch))
         assert isinstance(module, ReconstructionModule)
-        terms = module.terms(batch, 1, 0).named()
+        terms = module.terms(batch, 1, 0)
         pictures = module.reconstruct(batch)
         assert pictures is not None
         return torch.stack([*terms.values(), *(part.mean() for part in pictures)])

@@ -130,12 +130,15 @@ def test_decoders_and_their_losses_agree_with_the_released_code(
     inputs, outputs, losses = reference["inputs"], reference["outputs"], reference["losses"]
     features = encode(pretrained, inputs, mask)
     patches = patchify(inputs["image"], 8)
-    predicted = pretrained.image_decoder(features.image, mask)
+    predicted = pretrained.get_submodule("image_decoder")(features.image, mask)
     agrees(patches, outputs["patched_images"])
     agrees(predicted, outputs["mim_logits"])
     agrees(masked_image_loss(predicted, patches, mask.masked), losses["mim"])
-    agrees(pretrained.text_decoder(features.text), outputs["mlm_logits"])
-    agrees(masked_language_loss(pretrained.text_decoder, features.text, inputs["text_labels_mlm"]), losses["mlm"])
+    agrees(pretrained.get_submodule("text_decoder")(features.text), outputs["mlm_logits"])
+    agrees(
+        masked_language_loss(pretrained.get_submodule("text_decoder"), features.text, inputs["text_labels_mlm"]),
+        losses["mlm"],
+    )
 
 
 @torch.no_grad()
@@ -144,7 +147,7 @@ def test_the_text_feature_loss_over_all_positions_is_the_released_one(
 ) -> None:
     student = encode(pretrained, reference["inputs"], mask).text
     teacher = encode(pretrained, reference["inputs"], None).text
-    found = feature_loss(pretrained.text_feature_projection, student, teacher, None)
+    found = feature_loss(pretrained.get_submodule("text_feature_projection"), student, teacher, None)
     agrees(found, reference["losses"]["feal"])
 
 
@@ -153,7 +156,7 @@ def test_matching_agrees_with_the_released_code(reference: Reference, pretrained
     inputs, match = reference["inputs"], reference["outputs"]["itm_labels"].long()
     image = torch.where(match.bool()[:, None, None, None], inputs["image"], inputs["false_image_0"])
     pooled = pretrained.encoder.pool(encode(pretrained, {**inputs, "image": image}, None))
-    logits = pretrained.matching_head(pooled.joint)
+    logits = pretrained.get_submodule("matching_head")(pooled.joint)
     agrees(logits, reference["outputs"]["itm_logits"])
     agrees(matching_loss(logits, match), reference["losses"]["itm"])
 
