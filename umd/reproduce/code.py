@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGES = ("umd", "callbacks", "datamodules")
-_ANY = "*"
 _NO_DATA = (".py", ".pyc", ".md", ".yaml")  # a config counts by its text, where a step names it
 
 
@@ -24,6 +23,7 @@ class Code:
     The faces of packages (`__init__.py`) import everything, so nothing is followed through them: a name is looked up
     in the face and found in the file that defines it. What happens because a face imports a file counts all the same:
     one that registers a builder where that name is asked for, and one that does more than define wherever it is loaded.
+    What a file imports by a name that it works out is one of the classes that the command is given, and counts as such.
 
     Args:
         root: the folder that holds the packages umd, callbacks and datamodules.
@@ -80,8 +80,6 @@ class Code:
 
     def _homes(self, name: str) -> set[str]:
         """The modules that a dotted name leads to, through as many faces as it takes; none for other projects'."""
-        if name == _ANY:
-            return set(self._modules)
         parts = name.split(".")
         for end in range(len(parts), 0, -1):
             module, rest = ".".join(parts[:end]), parts[end:]
@@ -132,8 +130,7 @@ class _Source:
     Attributes:
         imports: dotted names of all that it imports from this project.
         bound: the same by the name that each has in the file; two functions may give one name two meanings.
-        uses: dotted names of all that it uses of them; "umd.encoders.*" where a module is handled as a value, and
-            `_ANY` where the name of a module is worked out.
+        uses: dotted names of all that it uses of them; "umd.encoders.*" where a module is handled as a value.
         strings: its string constants, and the last parts of those that are paths.
         registers: names that it gives its builders, as in `@VISION.register("tiny_vit")`.
         acts: whether importing it does more than define: it calls something, or sets what belongs to another file.
@@ -180,7 +177,7 @@ def _read(path: Path, module: str) -> _Source:
             given = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
             if called in ("import_module", "__import__"):
                 imports |= {given} if isinstance(given, str) else set()
-                uses.add(f"{given}.*" if isinstance(given, str) else _ANY)
+                uses |= {f"{given}.*"} if isinstance(given, str) else set()
             elif called == "register" and isinstance(given, str):
                 registers.add(given)
             elif called == "register":
