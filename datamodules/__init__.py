@@ -1,11 +1,12 @@
-"""Lightning data modules: files on disk to batches, one data set family a file."""
+"""Lightning data modules: files on disk to batches. A file for each task, and one for each data set."""
 
 from datamodules.base import ImageTextDataModule
-from datamodules.captions import RadiologyCaptions
+from datamodules.classification import ClassificationDataModule
 from datamodules.melinda import MELINDA
-from datamodules.phantom import PhantomCaptions, PhantomVQA
-from datamodules.phantom_tasks import PhantomClassification, PhantomRetrieval
-from datamodules.roco_retrieval import ROCORetrieval
+from datamodules.phantom import PhantomCaptions, PhantomClassification, PhantomRetrieval, PhantomVQA
+from datamodules.radiology_captions import RadiologyCaptions
+from datamodules.retrieval import RetrievalDataModule
+from datamodules.roco import ROCORetrieval
 from datamodules.slake import SLAKE
 from datamodules.vqa import VQADataModule
 from datamodules.vqa_med_2019 import VQAMed2019
@@ -15,6 +16,7 @@ __all__ = [
     "MELINDA",
     "SLAKE",
     "VQARAD",
+    "ClassificationDataModule",
     "ImageTextDataModule",
     "PhantomCaptions",
     "PhantomClassification",
@@ -22,6 +24,7 @@ __all__ = [
     "PhantomVQA",
     "ROCORetrieval",
     "RadiologyCaptions",
+    "RetrievalDataModule",
     "VQADataModule",
     "VQAMed2019",
 ]

@@ -6,24 +6,25 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, get_args
+from typing import Any, ClassVar, Generic, get_args
 
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from datamodules.arguments import check_least
 from datamodules.collate import ImageTextCollate
 from datamodules.images import ImageStore, is_inside
-from datamodules.loading import EndlessSequence, EpochSampler, Item, RecordT, ResumableDataLoader, WatchedDataLoader
+from datamodules.loading import EndlessSequence, EpochSampler, Item, ResumableDataLoader, WatchedDataLoader
 from datamodules.problems import Problems
+from datamodules.records import RecordT, Split
+from datamodules.summary import Summary
 from datamodules.tokenization import build_tokenizer, tokenizer_from_state, tokenizer_state
 from datamodules.transforms import evaluation_transform, training_transform
 from umd.batch import ImageTextBatch
 from umd.files import UserError
 
 log = logging.getLogger(__name__)
-
-Split = Literal["train", "validation", "test"]
 
 MANY_IMAGES = 5000
 """From here on, checking the images takes long enough to say so."""
@@ -80,10 +81,9 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        least = {"image_size": 1, "text_length": 3, "batch_size": 1, "num_workers": 0, "seed": 0}
-        for argument, value in zip(least, (image_size, text_length, batch_size, num_workers, seed), strict=True):
-            if value < least[argument]:
-                raise UserError(f"{argument} must be at least {least[argument]}, not {value}")
+        check_least(1, image_size=image_size, batch_size=batch_size)
+        check_least(3, text_length=text_length)
+        check_least(0, num_workers=num_workers, seed=seed)
         self.save_hyperparameters()
         self.root = Path(root).expanduser()
         self.tokenizer_name = tokenizer
@@ -260,6 +260,24 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
             left_out = f" of {looked_at} (images unusable)" if len(usable) < looked_at else ""
             sizes[split] = f"{len(usable)}{left_out}"
         return sizes
+
+    def summary(self) -> Summary:
+        """What `umd data` shows before anything is trained: here the counts of each split; a task adds to it.
+
+        Raises:
+            UserError: The files are not there, or a split has no usable row.
+        """
+        splits = [split for split in get_args(Split) if self.has_split(split)]
+        return Summary(
+            {
+                split: {
+                    "rows": len(self.records(split)),
+                    "image_unusable": self.left_out(split),
+                    "images": len({record.image for record in self.records(split)}),
+                }
+                for split in splits
+            }
+        )
 
     def _read(self) -> dict[Split, list[RecordT]]:
         if self._published is None:

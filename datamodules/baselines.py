@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from datamodules.answers import answer_vocabulary
-from datamodules.vqa import VQARecord
+from datamodules.questions import VQARecord
 
 
 class MostFrequentAnswer:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from datamodules.problems import Problems
 from umd.files import UserError
@@ -118,3 +120,30 @@ def read_lines(path: Path, problems: Problems) -> Iterator[tuple[str, str]]:
                     yield where, text
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """These columns of a CSV file, as text without outer blanks; an empty cell is "".
+
+    Raises:
+        UserError: The file is no UTF-8, no CSV, too large, or lacks a column; names the file and the place.
+    """
+    content = read_whole(path)
+    try:
+        content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
+    if (place := content.find(0)) >= 0:
+        line = content.count(b"\n", 0, place) + 1
+        raise UserError(f"{path}, line {line}: a NUL byte, so no CSV file")
+    try:
+        # The header is read as a row, so that a row with more cells than it has is an error and never shifts.
+        rows = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna("")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise UserError(f"{path} is not a CSV file with a header: {error}") from error
+    header = [name.strip() for name in rows.iloc[0]]
+    if missing := [column for column in columns if column not in header]:
+        named = " and no ".join(f"'{column}'" for column in missing)
+        raise UserError(f"{path}: no column {named} (there: {', '.join(header)})")
+    return pd.DataFrame({column: rows[header.index(column)].iloc[1:].str.split().str.join(" ") for column in columns})

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, cast
 
 import numpy as np
 import torch
@@ -17,32 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-
-class Record(Protocol):
-    """One row of a data set, before its image is read."""
-
-    @property
-    def sample_id(self) -> str:
-        """The row's name, unique in its split."""
-        ...
-
-    @property
-    def image(self) -> str:
-        """Path of the image, relative to the data set's root."""
-        ...
-
-    @property
-    def text(self) -> str:
-        """The text that evaluation uses."""
-        ...
-
-    @property
-    def alternative_texts(self) -> tuple[str, ...]:
-        """Texts that training may use instead of `text`."""
-        ...
-
-
-RecordT = TypeVar("RecordT", bound=Record)
+from datamodules.records import RecordT
 
 
 @dataclass(frozen=True, slots=True)

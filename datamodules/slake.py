@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
 
-from datamodules.base import Split
+from datamodules.arguments import Unpack
 from datamodules.files import read_rows
 from datamodules.problems import Problems
-from datamodules.vqa import VQADataModule, VQARecord, vqa_record
+from datamodules.questions import VQARecord, vqa_record
+from datamodules.records import Split
+from datamodules.vqa import VQAArguments, VQADataModule
 from umd.files import UserError
 
 SPLIT_FILES: dict[Split, str] = {"train": "train.json", "validation": "validate.json", "test": "test.json"}
@@ -23,53 +24,23 @@ class SLAKE(VQADataModule):
     Args:
         root: Folder with `imgs/`, train.json, validate.json and test.json.
         languages: Values of `q_lang` to keep; None: English alone.
-        protocol: As in `VQADataModule`, like all that follow.
-        validation_fraction: Only used where validate.json is missing.
-        tokenizer: Name or folder.
-        image_size: Pixels.
-        text_length: Tokens.
-        batch_size: Samples a device.
-        num_workers: Processes a device.
-        random_resized_crop: Train on random crops.
-        cache: Folder for decoded images.
-        seed: Of order and augmentation.
+        **vqa: As in `VQADataModule`; `validation_fraction` is only used where validate.json is missing.
 
     Raises:
         UserError: An argument is out of its range.
     """
 
-    title: ClassVar[str] = "SLAKE"
-    layout: ClassVar[str] = "imgs/, train.json, validate.json and test.json"
+    title = "SLAKE"
+    layout = "imgs/, train.json, validate.json and test.json"
 
     def __init__(
         self,
         root: str,
         *,
         languages: list[str] | None = None,
-        protocol: Literal["clean", "paper"] = "clean",
-        validation_fraction: float = 0.1,
-        tokenizer: str = "embedded",
-        image_size: int = 64,
-        text_length: int = 32,
-        batch_size: int = 32,
-        num_workers: int = 0,
-        random_resized_crop: bool = True,
-        cache: str | None = None,
-        seed: int = 0,
+        **vqa: Unpack[VQAArguments],
     ) -> None:
-        super().__init__(
-            root,
-            protocol=protocol,
-            validation_fraction=validation_fraction,
-            tokenizer=tokenizer,
-            image_size=image_size,
-            text_length=text_length,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            random_resized_crop=random_resized_crop,
-            cache=cache,
-            seed=seed,
-        )
+        super().__init__(root, **vqa)
         self.languages = ["en"] if languages is None else languages
 
     def read_published(self, problems: Problems) -> dict[Split, list[VQARecord]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 from datamodules.answers import normalize_answer
-from datamodules.base import Split
+from datamodules.arguments import Unpack
 from datamodules.files import read_lines
 from datamodules.problems import Problems
-from datamodules.vqa import VQADataModule, VQARecord
+from datamodules.questions import VQARecord
+from datamodules.records import Split
+from datamodules.vqa import VQAArguments, VQADataModule
 from umd.files import UserError
 
 Category = Literal["modality", "plane", "organ", "abnormality"]
@@ -50,56 +52,26 @@ class VQAMed2019(VQADataModule):
             `VQAMed2019Test/`, or with `train/`, `val/` and `test/`, which hold the same files; their images may
             also be in `images/`.
         categories: Of "modality", "plane", "organ" and "abnormality", those to use; None: the first three.
-        protocol: As in `VQADataModule`, like all that follow.
-        validation_fraction: Only used where the validation folder is missing.
-        tokenizer: Name or folder.
-        image_size: Pixels.
-        text_length: Tokens.
-        batch_size: Samples a device.
-        num_workers: Processes a device.
-        random_resized_crop: Train on random crops.
-        cache: Folder for decoded images.
-        seed: Of order and augmentation.
+        **vqa: As in `VQADataModule`; `validation_fraction` is only used where the validation folder is missing.
 
     Raises:
         UserError: An argument is out of its range.
     """
 
-    title: ClassVar[str] = "VQA-Med-2019"
-    layout: ClassVar[str] = ", ".join(f"{published}/ (or {short}/)" for published, short in FOLDERS.values())
+    title = "VQA-Med-2019"
+    layout = ", ".join(f"{published}/ (or {short}/)" for published, short in FOLDERS.values())
 
     def __init__(
         self,
         root: str,
         *,
         categories: list[Category] | None = None,
-        protocol: Literal["clean", "paper"] = "clean",
-        validation_fraction: float = 0.1,
-        tokenizer: str = "embedded",
-        image_size: int = 64,
-        text_length: int = 32,
-        batch_size: int = 32,
-        num_workers: int = 0,
-        random_resized_crop: bool = True,
-        cache: str | None = None,
-        seed: int = 0,
+        **vqa: Unpack[VQAArguments],
     ) -> None:
         chosen = DEFAULT_CATEGORIES if categories is None else tuple(categories)
         if not chosen or not set(chosen) <= set(CATEGORIES):
             raise UserError(f"categories must be some of {', '.join(CATEGORIES)}, not {list(chosen)}")
-        super().__init__(
-            root,
-            protocol=protocol,
-            validation_fraction=validation_fraction,
-            tokenizer=tokenizer,
-            image_size=image_size,
-            text_length=text_length,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            random_resized_crop=random_resized_crop,
-            cache=cache,
-            seed=seed,
-        )
+        super().__init__(root, **vqa)
         self.categories: tuple[Category, ...] = tuple(category for category in CATEGORIES if category in chosen)
 
     def read_published(self, problems: Problems) -> dict[Split, list[VQARecord]]:

@@ -16,12 +16,14 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib import resources
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-from datamodules.base import Split
+from datamodules.arguments import Unpack
 from datamodules.files import read_rows
 from datamodules.problems import Problems
-from datamodules.vqa import VQADataModule, VQARecord, vqa_record
+from datamodules.questions import VQARecord, vqa_record
+from datamodules.records import Split
+from datamodules.vqa import VQAArguments, VQADataModule
 from umd.files import UserError
 
 log = logging.getLogger(__name__)
@@ -98,55 +100,25 @@ class VQARAD(VQADataModule):
         root: Folder with `images/` and the annotations.
         annotations: "single" (the original file), "split" (trainset.json and testset.json), or "auto": the
             original file where it is present. Both give the same rows.
-        protocol: As in `VQADataModule`, like all that follow.
-        validation_fraction: Share of the training images held out under `clean`.
-        tokenizer: Name or folder.
-        image_size: Pixels.
-        text_length: Tokens.
-        batch_size: Samples a device.
-        num_workers: Processes a device.
-        random_resized_crop: Train on random crops.
-        cache: Folder for decoded images.
-        seed: Of order and augmentation.
+        **vqa: As in `VQADataModule`.
 
     Raises:
         UserError: An argument is out of its range.
     """
 
-    title: ClassVar[str] = "VQA-RAD"
-    layout: ClassVar[str] = f"images/ and '{SINGLE_FILE}', or images/, {TRAIN_FILE} and {TEST_FILE}"
+    title = "VQA-RAD"
+    layout = f"images/ and '{SINGLE_FILE}', or images/, {TRAIN_FILE} and {TEST_FILE}"
 
     def __init__(
         self,
         root: str,
         *,
         annotations: Literal["auto", "single", "split"] = "auto",
-        protocol: Literal["clean", "paper"] = "clean",
-        validation_fraction: float = 0.1,
-        tokenizer: str = "embedded",
-        image_size: int = 64,
-        text_length: int = 32,
-        batch_size: int = 32,
-        num_workers: int = 0,
-        random_resized_crop: bool = True,
-        cache: str | None = None,
-        seed: int = 0,
+        **vqa: Unpack[VQAArguments],
     ) -> None:
         if annotations not in ("auto", "single", "split"):
             raise UserError(f"annotations must be 'auto', 'single' or 'split', not '{annotations}'")
-        super().__init__(
-            root,
-            protocol=protocol,
-            validation_fraction=validation_fraction,
-            tokenizer=tokenizer,
-            image_size=image_size,
-            text_length=text_length,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            random_resized_crop=random_resized_crop,
-            cache=cache,
-            seed=seed,
-        )
+        super().__init__(root, **vqa)
         self.annotations = annotations
 
     def read_published(self, problems: Problems) -> dict[Split, list[VQARecord]]:

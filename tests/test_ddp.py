@@ -25,8 +25,8 @@ from torch.utils.data import DataLoader
 from callbacks import FiniteGuard, ModalityCoordination, PredictionWriter, WeightPerturbation
 from callbacks.finite_guard import NumericalFaultError
 from datamodules import PhantomCaptions, PhantomClassification, PhantomRetrieval, PhantomVQA
-from datamodules.base import Split
-from datamodules.vqa import VQARecord
+from datamodules.questions import VQARecord
+from datamodules.records import Split
 from tests.callbacks.test_callbacks_everywhere import LABELLED, STAGES
 from tests.synthetic import quiet_trainer
 from umd.batch import ImageTextBatch

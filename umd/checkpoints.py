@@ -13,6 +13,7 @@ from typing import Any
 from zipfile import is_zipfile
 
 import torch
+from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 
 from umd.encoders.pretrained import interpolate_positions
@@ -37,6 +38,12 @@ def public_name(class_path: str) -> str:
         if wanted is not None and getattr(sys.modules.get(face), name, None) is wanted:
             return f"{face}.{name}"
     return class_path
+
+
+def arguments_of(kind: type) -> frozenset[str]:
+    """What a class takes, by name, also behind **kwargs: what the command line's parser finds for it."""
+    found: list[str] = ArgumentParser().add_class_arguments(kind, fail_untyped=False)
+    return frozenset(name.partition(".")[0] for name in found)
 
 
 def to_plain(value: object) -> Any:  # noqa: ANN401 - any plain value

@@ -13,9 +13,9 @@ import torch
 import yaml
 from PIL import Image
 
-from datamodules.phantom_files import Splits, write_melinda, write_roco, write_slake, write_vqa_rad
-from datamodules.phantom_images import render
-from datamodules.phantom_studies import draw_splits
+from datamodules.phantom.images import render
+from datamodules.phantom.layouts import Splits, write_melinda, write_roco, write_slake, write_vqa_rad
+from datamodules.phantom.studies import draw_splits
 from umd.commands.train import run
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -21,8 +21,8 @@ from datamodules import VQARAD
 from datamodules.collate import tokenize
 from datamodules.images import ImageError
 from datamodules.problems import Problems
+from datamodules.questions import with_unique_ids
 from datamodules.tokenization import build_tokenizer, tokenizer_from_state, tokenizer_state
-from datamodules.vqa import with_unique_ids
 from tests.datamodules.samples import row, write_vqa
 from umd.batch import VQABatch
 from umd.files import UserError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datamodules import MELINDA, PhantomClassification
+from datamodules import MELINDA
 from umd.batch import ClassificationBatch
 from umd.files import UserError
 from umd.protocols import HasClasses
@@ -129,20 +129,9 @@ def test_files_that_are_no_such_table_are_errors(root: Path) -> None:
 
 def test_classes_need_the_training_file(root: Path) -> None:
     (root / "train.csv").unlink()
-    with pytest.raises(UserError, match=r"those of train\.csv, which .* lacks"):
+    with pytest.raises(UserError, match=r"those of the train split, which .* lacks"):
         _ = MELINDA(str(root)).classes
     with pytest.raises(UserError, match=r"looked in .* for melinda_images/, train\.csv, .* it holds 0\.jpg"):
         MELINDA(str(root / "melinda_images")).setup("test")
     with pytest.raises(ValueError, match=r"label must be one of i_meth, p_meth, .* not 'method'"):
         MELINDA(str(root), label="method")  # type: ignore[arg-type]
-
-
-def test_phantom_holds_all_its_classes_and_the_caption_hides_the_technique(tmp_path: Path) -> None:
-    data = PhantomClassification(str(tmp_path / "phantom"), size=60)
-    data.prepare_data()
-    assert len(data.classes) == 8
-    sizes = [len(data.records(split)) for split in ("train", "validation", "test")]
-    assert sizes == [60, 6, 6]
-    for record in data.records("train"):
-        plane, technique = record.label.split()
-        assert plane in record.text.lower() and technique not in record.text.lower().split()

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from datamodules import VQAMed2019
-from datamodules.base import Split
 from datamodules.problems import Problems
+from datamodules.records import Split
 from umd.files import UserError
 
 FILES = {

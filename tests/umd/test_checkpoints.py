@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.synthetic import ENCODER, M3AE, OPTIMIZER, RECONSTRUCTION
-from umd.checkpoints import hand_over, public_name, read_checkpoint, to_plain
+from umd.checkpoints import arguments_of, hand_over, public_name, read_checkpoint, to_plain
 from umd.encoders import EncoderConfig
 from umd.files import UserError
 from umd.modules import MRPretrain, TDCalib
@@ -75,6 +75,20 @@ def test_of_two_classes_of_one_name_only_the_exported_one_is_public(monkeypatch:
 class Malice:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, (os.environ["UMD_TEST_TRACE"],)
+
+
+class Wide:
+    def __init__(self, root: int, size: int = 1, fixed: int = 2) -> None: ...
+
+
+class Narrow(Wide):
+    def __init__(self, own: float = 0.5, **rest: int) -> None:
+        super().__init__(fixed=3, **rest)
+
+
+def test_a_class_takes_what_it_hands_on_but_not_what_it_fixes() -> None:
+    assert arguments_of(Wide) == {"root", "size", "fixed"}
+    assert arguments_of(Narrow) == {"own", "root", "size"}
 
 
 def test_an_unsafe_checkpoint_is_refused_and_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

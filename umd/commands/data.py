@@ -13,7 +13,7 @@ from rich.console import Console
 
 import datamodules  # noqa: F401 - makes the short class names known to the parser
 from datamodules.base import ImageTextDataModule
-from datamodules.summary import as_csv, summarize, tables
+from datamodules.summary import as_csv, shown
 from umd.commands.configs import is_inline, with_found_configs
 from umd.commands.messages import show_messages
 from umd.commands.parser_errors import parser_for
@@ -31,18 +31,26 @@ def main(arguments: list[str]) -> None:
     show_messages()
     data, out = parse(arguments)
     data.prepare_data()
-    facts, rows = summarize(data)
+    summary = data.summary()
+    facts = {
+        "class": f"{type(data).__module__.split('.')[0]}.{type(data).__name__}",
+        "root": str(data.root.absolute()),
+        "description": data.description,
+        "splits": summary.splits,
+        "test_file": summary.test_file,
+        **summary.facts,
+    }
     if out is not None:
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
-        if rows:
-            write_whole(out / facts["test_file"], as_csv(rows))
+        if summary.test_file is not None:
+            write_whole(out / summary.test_file, as_csv(summary.test_rows))
         write_whole(out / SUMMARY_FILE, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     console = Console()
-    for table in tables(facts):
+    for table in shown(summary, data.description):
         console.print(table)
     if out is not None:
-        console.print(f"written to {out}: {', '.join(name for name in (SUMMARY_FILE, facts['test_file']) if name)}")
+        console.print(f"written to {out}: {', '.join(name for name in (SUMMARY_FILE, summary.test_file) if name)}")
 
 
 def parse(arguments: list[str]) -> tuple[ImageTextDataModule[Any], Path | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 from abc import abstractmethod
@@ -19,7 +18,7 @@ from torch import Generator, Tensor
 from torch.optim import Optimizer
 
 from umd.batch import ImageTextBatch
-from umd.checkpoints import SETTINGS_KEY, hand_over, public_name, to_plain
+from umd.checkpoints import SETTINGS_KEY, arguments_of, hand_over, public_name, to_plain
 from umd.encoders import EncoderConfig, Features, MultimodalEncoder
 from umd.encoders.interfaces import PairEncoder
 from umd.files import UserError
@@ -206,7 +205,7 @@ class Stage(LightningModule, Generic[EncoderT]):
         data = getattr(self._trainer, "datamodule", None)
         if isinstance(data, LightningDataModule):
             # Lightning also notes what a class passes on to its parent, which the class itself does not take.
-            taken = inspect.signature(type(data)).parameters
+            taken = arguments_of(type(data))
             checkpoint[SETTINGS_KEY]["data"] = {
                 "class_path": _class_path(data),
                 "init_args": {key: value for key, value in to_plain(dict(data.hparams)).items() if key in taken},

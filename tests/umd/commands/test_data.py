@@ -12,7 +12,7 @@ from lightning import LightningModule
 
 from datamodules.answers import normalize_answer
 from datamodules.baselines import MostFrequentAnswer
-from datamodules.vqa import VQARecord
+from datamodules.questions import VQARecord
 from datamodules.vqa_rad import SINGLE_FILE
 from umd.cli import main
 from umd.files import write_whole

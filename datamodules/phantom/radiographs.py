@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from datamodules.phantom_canvas import Canvas, Pixels
+from datamodules.phantom.canvas import Canvas, Pixels
 
 
 def _head_frontal(c: Canvas) -> Pixels:

@@ -1,4 +1,4 @@
-"""ROCO for retrieval, on a tiny copy of its layout."""
+"""Retrieval, on a tiny copy of ROCO's layout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datamodules import PhantomRetrieval, ROCORetrieval
+from datamodules import ROCORetrieval
 from umd.batch import RetrievalBatch
 from umd.files import UserError
 
@@ -140,11 +140,3 @@ def test_errors_name_the_argument_or_the_folder(root: Path) -> None:
 def test_without_negatives_training_yields_plain_pairs(root: Path) -> None:
     batch = next(iter(ROCORetrieval(str(root), negatives=0, batch_size=4).train_dataloader()))
     assert isinstance(batch, RetrievalBatch) and batch.negative_input_ids.shape[:2] == (4, 0)
-
-
-def test_phantom_comes_with_all_splits(tmp_path: Path) -> None:
-    data = PhantomRetrieval(str(tmp_path / "phantom"), size=40, batch_size=8, text_length=24)
-    data.prepare_data()
-    data.setup()
-    assert [len(data.records(split)) for split in ("train", "validation", "test")] == [40, 4, 4]
-    assert next(iter(data.train_dataloader())).negative_input_ids.shape == (8, 15, 24)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from datamodules.phantom_canvas import Canvas, Pixels
+from datamodules.phantom.canvas import Canvas, Pixels
 
 Layers = Iterator[tuple[str, Pixels]]
 

@@ -1,20 +1,23 @@
-"""ROCO (Pelka et al., 2018) for image-text retrieval: pairs, and in training negatives beside each of them."""
+"""Image-text retrieval: pairs, and in training negatives beside each of them."""
 
 from __future__ import annotations
 
 import random
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
 
-from datamodules.base import Split
-from datamodules.captions import CaptionRecord, RadiologyCaptions
+from datamodules.arguments import LoaderArguments, Unpack, check_least
+from datamodules.base import ImageTextDataModule
+from datamodules.captions import CaptionRecord
 from datamodules.collate import ImageTextCollate, tokenize
 from datamodules.loading import EndlessSequence, Item
 from datamodules.problems import Problems
+from datamodules.records import Split
 from umd.batch import ImageTextBatch, RetrievalBatch
 from umd.files import UserError
 
@@ -93,34 +96,25 @@ class RetrievalCollate(ImageTextCollate):
         )
 
 
-class ROCORetrieval(RadiologyCaptions):
-    """ROCO for image-text retrieval.
+class RetrievalDataModule(ImageTextDataModule[CaptionRecord]):
+    """Pairs to be found among others. Subclasses add `title`, `layout` and `read_published`.
 
     A training pair comes with negatives, texts of other pairs of the training split. Validation and test are the
     first pairs whose image is usable after a shuffle with seed 42 (UMD, section 4.1.2, as released), without
     negatives.
 
     Args:
-        root: Folder with `{train,validation,test}/radiology/{captions.txt,images/}`.
+        root: Folder of the data set, in its published layout.
         negatives: Texts of other pairs that a training pair comes with; 0: none, as for TD-Calib.
         validation_pairs: Most pairs in validation.
         test_pairs: Most pairs in test.
         minimum_words: Pairs whose caption has fewer words are left out, in all splits.
-        tokenizer: As in `ImageTextDataModule`, like all that follow.
-        image_size: Pixels.
-        text_length: Tokens.
-        batch_size: Samples a device.
-        num_workers: Processes a device.
-        random_resized_crop: Train on random crops.
-        cache: Folder for decoded images.
-        seed: Of order, augmentation and choice of the negatives.
+        text_length: Most tokens of a caption.
+        **loader: As in `ImageTextDataModule`; `seed` is also that of the choice of the negatives.
 
     Raises:
         UserError: An argument is out of its range.
     """
-
-    title: ClassVar[str] = "ROCO"
-    layout: ClassVar[str] = "{train,validation,test}/radiology/{captions.txt,images/}"
 
     def __init__(
         self,
@@ -130,35 +124,27 @@ class ROCORetrieval(RadiologyCaptions):
         validation_pairs: int = 2000,
         test_pairs: int = 2000,
         minimum_words: int = 3,
-        tokenizer: str = "embedded",
-        image_size: int = 64,
         text_length: int = 64,
-        batch_size: int = 32,
-        num_workers: int = 0,
-        random_resized_crop: bool = True,
-        cache: str | None = None,
-        seed: int = 0,
+        **loader: Unpack[LoaderArguments],
     ) -> None:
-        least = {"negatives": 0, "validation_pairs": 1, "test_pairs": 1, "minimum_words": 1}
-        given = (negatives, validation_pairs, test_pairs, minimum_words)
-        for argument, value in zip(least, given, strict=True):
-            if value < least[argument]:
-                raise UserError(f"{argument} must be at least {least[argument]}, not {value}")
-        super().__init__(
-            roco_root=root,
-            tokenizer=tokenizer,
-            image_size=image_size,
-            text_length=text_length,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            random_resized_crop=random_resized_crop,
-            cache=cache,
-            seed=seed,
-        )
+        check_least(0, negatives=negatives)
+        check_least(1, validation_pairs=validation_pairs, test_pairs=test_pairs, minimum_words=minimum_words)
+        super().__init__(root, text_length=text_length, **loader)
         self.negatives = negatives
         self.minimum_words = minimum_words
         self._most: dict[Split, int] = {"validation": validation_pairs, "test": test_pairs}
         self._too_short: dict[Split, int] = {}
+
+    @abstractmethod
+    def read_published(self, problems: Problems) -> dict[Split, list[CaptionRecord]]:
+        """Reads the splits as published.
+
+        Args:
+            problems: Takes rows that cannot be used.
+
+        Raises:
+            UserError: Not one split is there; `nothing_found` words it.
+        """
 
     def most_rows(self, split: Split) -> int | None:
         """The number of pairs asked for, in validation and test."""
@@ -166,7 +152,7 @@ class ROCORetrieval(RadiologyCaptions):
 
     def read(self, problems: Problems) -> dict[Split, list[CaptionRecord]]:
         """The pairs whose captions are long enough; those of validation and test shuffled with seed 42."""
-        splits = super().read(problems)
+        splits = self.read_published(problems)
         for split, records in splits.items():
             if split in self._most:
                 random.Random(SHUFFLE_SEED).shuffle(records)
@@ -181,7 +167,7 @@ class ROCORetrieval(RadiologyCaptions):
     @property
     def description(self) -> dict[str, str]:
         """Data set, pairs of each split that was used, how they were chosen, and captions that were too short."""
-        description = {**super().description, "data": self.title}
+        description = super().description
         for split in self._usable:
             if split in self._most and self._looked_at[split] < len(self._read()[split]):
                 description[split] += f", the first after a shuffle with seed {SHUFFLE_SEED}"

@@ -1,4 +1,4 @@
-"""Phantom studies on disk: in the layouts of the published data sets, in a folder that is made once and whole.
+"""Phantom studies on disk, in the layouts of the published data sets.
 
 A writer's files depend on its arguments alone. Every image belongs to one split, in all layouts; the real
 VQA-RAD shows its test images in train too.
@@ -8,27 +8,20 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import shutil
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from datamodules.phantom_images import render
-from datamodules.phantom_studies import Study
-from datamodules.phantom_text import Question, ask, caption
+from datamodules.phantom.images import render
+from datamodules.phantom.studies import Study
+from datamodules.phantom.text import Question, ask, caption
 from umd.files import UserError
 
 Splits = Mapping[str, Sequence[Study]]
 """Studies by split: "train", "validation", "test"; a layout without validation has no use for one."""
-
-STAMP_FILE = "phantom.json"
-VERSION = 3
-"""Of the generator: to be raised with every change of what it writes."""
 
 _ORGAN_CODES = {"head": "HEAD", "chest": "CHEST", "abdomen": "ABD"}
 _SLAKE_TYPES = {"POS": "Position", "COUN": "Quantity", "PRES": "Abnormality"}
@@ -171,56 +164,6 @@ def write_melinda(splits: Splits, root: Path, *, seed: int = 0) -> None:
                 name = f"phantom_{split}_{place:05d}.jpg"
                 _save(study, root / "melinda_images" / name)
                 writer.writerow((name, caption(study, rng, name_modality=False), *study.methods))
-
-
-def build_once(root: Path, stamp: Mapping[str, Any], write: Callable[[Path], None]) -> None:
-    """Fills `root` with phantom files unless it holds the very same ones; nothing else is ever overwritten.
-
-    The files are written into a folder beside `root`, which then takes its name in one step: no reader sees
-    half of it, and of several processes that start at once the first to finish wins.
-
-    Args:
-        root: The folder to make.
-        stamp: What the files depend on, as plain JSON values; kept in phantom.json.
-        write: Writes the files into the (existing, empty) folder that it is given.
-
-    Raises:
-        UserError: `root` holds another phantom, or files that are no phantom's.
-    """
-    content = dict(stamp, version=VERSION)
-    if _holds(root, content):
-        return
-    root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = root.parent / f".{root.name}-{uuid.uuid4().hex}"
-    temporary.mkdir()
-    try:
-        write(temporary)
-        _write_json(temporary / STAMP_FILE, content)
-        try:
-            os.rename(temporary, root)
-        except OSError:
-            if not _holds(root, content):
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _holds(root: Path, content: Mapping[str, Any]) -> bool:
-    """Whether `root` holds this phantom (False: nothing at all)."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    if not (root / STAMP_FILE).is_file():
-        raise UserError(
-            f"{root} exists and was not written by the phantom generator (it has no {STAMP_FILE}): "
-            "give another root, or none for the default"
-        )
-    found = json.loads((root / STAMP_FILE).read_text(encoding="utf-8"))
-    if found != content:
-        raise UserError(
-            f"{root} holds another phantom: asked for {dict(content)}, found {found}. "
-            "Give another root, or delete that folder"
-        )
-    return True
 
 
 def _check_names(splits: Splits, expected: tuple[str, ...]) -> None:

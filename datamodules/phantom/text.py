@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from datamodules.phantom_studies import MAX_LESIONS, MODALITIES, ORGANS, PLANES, SIDES, Study
+from datamodules.phantom.studies import MAX_LESIONS, MODALITIES, ORGANS, PLANES, SIDES, Study
 from umd.files import UserError
 
 QuestionType = Literal["MODALITY", "ORGAN", "PLANE", "POS", "COUN", "PRES"]

@@ -1,4 +1,4 @@
-"""SLAKE and the caption data sets."""
+"""ROCO and MedICaT: each alone, both as one data set."""
 
 from __future__ import annotations
 
@@ -8,25 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datamodules import SLAKE, RadiologyCaptions
-from datamodules.captions import CaptionRecord, read_medicat, read_roco, split_medicat
+from datamodules import RadiologyCaptions
+from datamodules.captions import CaptionRecord
+from datamodules.medicat import read_medicat, split_medicat
 from datamodules.problems import Problems
+from datamodules.roco import read_roco
 from umd.files import UserError
-
-
-def test_slake_trains_without_its_test_split(shared_data: Path) -> None:
-    data = SLAKE(str(shared_data / "slake"), protocol="paper")
-    data.setup("fit")
-    assert (len(data.records("train")), len(data.records("validation"))) == (4917, 1053)
-    assert sum(record.closed for record in data.records("train")) == 1943
-    assert {record.answer for record in data.records("validation")} <= set(data.answers)
-    clean = SLAKE(str(shared_data / "slake"))
-    assert set(clean.answers) == {record.answer for record in clean.records("train")}
-    with pytest.raises(UserError, match=r"no test split .* test\.json"):
-        data.setup("test")
-    assert not data.has_test_split
-    with pytest.raises(ValueError, match=r"none of \['zh'\], but \['en'\]"):
-        SLAKE(str(shared_data / "slake"), languages=["zh"]).setup("fit")
 
 
 def test_roco_captions(shared_data: Path) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.phantom_canvas import Canvas, Pixels
-from datamodules.phantom_radiographs import RADIOGRAPHS
-from datamodules.phantom_slices import SLICES
-from datamodules.phantom_studies import Lesion, Modality, Study
+from datamodules.phantom.canvas import Canvas, Pixels
+from datamodules.phantom.radiographs import RADIOGRAPHS
+from datamodules.phantom.slices import SLICES
+from datamodules.phantom.studies import Lesion, Modality, Study
 
 SIZE = 128
 

@@ -1,0 +1,125 @@
+"""One question about an image: its record, from a row as published; and splitting questions by image."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from datamodules.answers import normalize_answer
+from datamodules.problems import Problems
+from umd.files import UserError
+
+SPLIT_SEED = 20180516
+"""Of the validation images; not the training seed, so that all seeds share one split."""
+
+
+@dataclass(frozen=True, slots=True)
+class VQARecord:
+    """One question about an image.
+
+    Attributes:
+        sample_id: The question's id, unique in its split.
+        image: Path of the image, relative to the data set's root.
+        question: As published.
+        answer: After VQA normalisation.
+        closed: A closed question (yes / no and the like), else an open one.
+        question_type: As published, "" where the data set gives none.
+        has_twin: The question stands, reworded and with the same image, on the other side of the train / test
+            split as the field uses it.
+    """
+
+    sample_id: str
+    image: str
+    question: str
+    answer: str
+    closed: bool
+    question_type: str
+    has_twin: bool = False
+
+    @property
+    def text(self) -> str:
+        """The question."""
+        return self.question
+
+    @property
+    def alternative_texts(self) -> tuple[str, ...]:
+        """None: a question is used as it is."""
+        return ()
+
+
+def vqa_record(
+    row: Mapping[str, Any],
+    problems: Problems,
+    *,
+    where: str,
+    folder: str,
+    image_key: str,
+    sample_id: str,
+    question_key: str = "question",
+    type_key: str = "question_type",
+) -> VQARecord | None:
+    """The record of a published row, or None (and a counted problem) where it cannot be used.
+
+    Args:
+        row: The row, with `answer`, `answer_type` ("OPEN" or "CLOSED", blanks and case aside) and the keys
+            below.
+        problems: Takes the row if it has no question, no answer, no image or an unknown answer type.
+        where: The file, for messages.
+        folder: What the paths of images are relative to, itself relative to the data set's root.
+        image_key: Key of the image's path.
+        sample_id: The question's id.
+        question_key: Key of the question.
+        type_key: Key of the question's type.
+    """
+    question, answer, image = row.get(question_key), normalize_answer(row.get("answer")), row.get(image_key)
+    answer_type = str(row.get("answer_type")).strip().upper()
+    if not isinstance(question, str) or not question.strip():
+        problems.add("row without a question, left out", f"{where}, id {sample_id}")
+    elif answer is None:
+        problems.add("row without an answer, left out", f"{where}, id {sample_id}")
+    elif answer_type not in ("OPEN", "CLOSED"):
+        problems.add("row whose answer_type is neither OPEN nor CLOSED, left out", f"{where}, id {sample_id}")
+    elif not isinstance(image, str) or not image.strip():
+        problems.add(f"row without {image_key}, left out", f"{where}, id {sample_id}")
+    else:
+        path, question_type = f"{folder}/{image}", str(row.get(type_key) or "").strip()
+        return VQARecord(sample_id, path, question.strip(), answer, answer_type == "CLOSED", question_type)
+    return None
+
+
+def with_unique_ids(records: Sequence[VQARecord], problems: Problems) -> list[VQARecord]:
+    """The same records; an id that occurred before gets "#2", "#3" and so on, which is a counted problem."""
+    seen: Counter[str] = Counter()
+    taken = {record.sample_id for record in records}
+    unique = []
+    for record in records:
+        seen[record.sample_id] += 1
+        if seen[record.sample_id] > 1:
+            name = f"{record.sample_id}#{seen[record.sample_id]}"
+            while name in taken:
+                name += "'"
+            taken.add(name)
+            problems.add("question id that occurs again, renamed", f"{record.sample_id} to {name}")
+            record = replace(record, sample_id=name)
+        unique.append(record)
+    return unique
+
+
+def carve_by_image(records: Sequence[VQARecord], fraction: float) -> tuple[list[VQARecord], list[VQARecord]]:
+    """Splits rows so that no image is on both sides: a share of the images goes to the second part.
+
+    The choice depends on the image names and `SPLIT_SEED` alone. Both parts keep at least one image.
+
+    Raises:
+        UserError: There are not two images.
+    """
+    images = sorted({record.image for record in records})
+    if len(images) < 2:
+        raise UserError(f"cannot carve a validation split out of {len(images)} image(s): set validation_fraction=0")
+    random.Random(SPLIT_SEED).shuffle(images)
+    held_out = set(images[: min(max(round(fraction * len(images)), 1), len(images) - 1)])
+    kept = [record for record in records if record.image not in held_out]
+    return kept, [record for record in records if record.image in held_out]

@@ -1,0 +1,105 @@
+"""Radiology images with captions for pre-training: ROCO and MedICaT as one data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datamodules import medicat, roco
+from datamodules.arguments import LoaderArguments, Unpack
+from datamodules.base import ImageTextDataModule
+from datamodules.captions import CaptionRecord
+from datamodules.problems import Problems
+from datamodules.records import Split
+from umd.files import UserError
+
+
+class RadiologyCaptions(ImageTextDataModule[CaptionRecord]):
+    """ROCO in its own splits and MedICaT in a fixed random split, as one data set.
+
+    Args:
+        root: Folder that holds `roco/` and `medicat/` (either may be missing), and to which the two arguments
+            below are relative; None: they are paths of their own.
+        roco_root: Folder of ROCO: `{train,validation,test}/radiology/{captions.txt,images/}`.
+        medicat_root: Folder of MedICaT: one .jsonl file and `figures/`.
+        radiology_only: Use only MedICaT figures marked as radiology.
+        inline_references: In training, draw a MedICaT figure's text from its caption and the sentences that
+            refer to it; evaluation uses the caption.
+        text_length: Most tokens of a text.
+        **loader: As in `ImageTextDataModule`; `seed` is also that of the choice of text.
+
+    Raises:
+        UserError: None of the three folders is given, or an argument is out of its range.
+    """
+
+    title = "ROCO + MedICaT"
+    layout = f"roco/{roco.LAYOUT} or medicat/{medicat.LAYOUT}"
+
+    def __init__(
+        self,
+        root: str | None = None,
+        *,
+        roco_root: str | None = None,
+        medicat_root: str | None = None,
+        radiology_only: bool = False,
+        inline_references: bool = True,
+        text_length: int = 32,
+        **loader: Unpack[LoaderArguments],
+    ) -> None:
+        base = root or roco_root or medicat_root
+        if base is None:
+            raise UserError(f"{self.title}: give root, roco_root or medicat_root")
+        super().__init__(base, text_length=text_length, **loader)
+        self.radiology_only = radiology_only
+        self.inline_references = inline_references
+        above = Path(root).expanduser() if root is not None else None
+        self._given = {"roco": roco_root, "medicat": medicat_root}
+        self.folders: dict[str, Path] = {}
+        self._present: list[str] = []
+        for name, given in self._given.items():
+            if given is not None:
+                self.folders[name] = (above or Path()) / Path(given).expanduser()
+            elif above is not None:
+                self.folders[name] = above / name
+
+    def locate(self, image: str) -> Path:
+        """The file of an image name, whose first part is the data set."""
+        name, _, rest = image.partition("/")
+        return self.folders[name] / rest
+
+    def read(self, problems: Problems) -> dict[Split, list[CaptionRecord]]:
+        """Reads the annotations of the sets that are there.
+
+        Raises:
+            UserError: A folder that was named is not there, or neither data set is.
+        """
+        splits: dict[Split, list[CaptionRecord]] = {}
+        for name, folder in self.folders.items():
+            if not folder.is_dir():
+                if self._given[name] is not None:
+                    raise UserError(f"{name}_root: there is no folder {folder}")
+                continue
+            found = self._read_corpus(name, folder, problems)
+            self._present.append(name)
+            for split, records in found.items():
+                splits.setdefault(split, []).extend(records)
+        splits = {split: records for split, records in splits.items() if records}
+        if not splits:
+            raise self.nothing_found()
+        for name in self.folders.keys() - set(self._present):
+            problems.add("data set not found and left out", str(self.folders[name]))
+        return splits
+
+    @property
+    def description(self) -> dict[str, str]:
+        """The data sets and the number of rows of each split that was used."""
+        description = super().description
+        if len(self._present) == 1:
+            description["data"] += f" ({self._present[0]} alone)"
+        return description
+
+    def _read_corpus(self, name: str, folder: Path, problems: Problems) -> dict[Split, list[CaptionRecord]]:
+        if name == "roco":
+            return roco.read_splits(folder, problems)
+        return medicat.read_splits(
+            folder, problems, radiology_only=self.radiology_only, inline_references=self.inline_references
+        )
