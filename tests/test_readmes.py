@@ -3,53 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule
-from PIL import Image
 
 from tests.configs.test_configs import COMMANDS
-from tests.synthetic import ENCODER, OPTIMIZER, RECONSTRUCTION, vqa_batch
+from tests.readmes import FENCE, LIVING, ROOMS, ROOT, TEXTS, blocks, commands, spans
 from umd.checkpoints import SETTINGS_KEY
-from umd.cli import main
 from umd.commands import train
 from umd.commands.added import added_callbacks
 from umd.commands.arguments import prepare, value_of
 from umd.commands.configs import RENAMED
 from umd.commands.data import parse as parse_data
-from umd.encoders import VISION, build_vision
-from umd.modules import MRPretrain
-from umd.modules.objectives import OBJECTIVES
-from umd.modules.reconstruction import TRAIN
 from umd.run.folder import RunFolder
 from umd.run.renamed import RENAMED_ARGUMENTS
 
-ROOT = Path(__file__).parents[1]
-ROOMS = ("umd", "callbacks", "datamodules", "configs", "tests")
-TEXTS = {
-    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for place in (ROOT, *(ROOT / room for room in (*ROOMS, ".github")))
-    for path in sorted(place.glob("*.md") if place == ROOT else place.rglob("*.md"))
-}
-# A past name may be of something that is gone.
-LIVING = {name: text for name, text in TEXTS.items() if not name.endswith("CHANGELOG.md")}
-
-FENCE = re.compile(r"^```(?P<head>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
-SPAN = re.compile(r"`(?P<words>[^`\n]+)`")
 PATH = re.compile(r"[\w.*{},-]*(/[\w.*{},-]*)+|[\w-]+\.(py|yaml|md|toml)")
 IN_A_ROOM = re.compile(rf"(?<![\w./-])(?:{'|'.join(ROOMS)})/[\w.*{{}},/-]*")
 # What stands before a slash and is no file of this repository: folders of runs and data sets, keys in logs.
@@ -59,39 +38,6 @@ ELSEWHERE = (
     *("train", "validation", "test", "coordination", "perturbation", "timm"),
 )
 OF_OTHERS = {"--no-deps", "--help", "--version", "--cov"}
-
-
-class Block(NamedTuple):
-    """A fenced block: its language, the file that it is the content of ("" for none), and its lines."""
-
-    readme: str
-    language: str
-    file: str
-    body: str
-
-
-def blocks() -> Iterator[Block]:
-    for name, text in LIVING.items():
-        for found in FENCE.finditer(text):
-            language, _, file = found["head"].strip().partition(" ")
-            yield Block(name, language, file, found["body"])
-
-
-def commands() -> Iterator[tuple[str, list[str]]]:
-    """Every command of a block without a language: the README, and its words (settings of the environment left out)."""
-    for block in blocks():
-        if block.language:
-            continue
-        for line in block.body.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            while words and re.match(r"[A-Z]+=", words[0]):
-                words = words[1:]
-            if words:
-                yield block.readme, [words[0].removeprefix(".venv/bin/"), *words[1:]]
-
-
-def spans(text: str) -> Iterator[str]:
-    yield from (found["words"] for found in SPAN.finditer(FENCE.sub("", text)))
 
 
 def expanded(pattern: str) -> list[str]:
@@ -329,72 +275,3 @@ def importable(name: str) -> bool:
     except ModuleNotFoundError:
         module, _, rest = name.rpartition(".")
         return bool(module) and importable(module) and hasattr(import_module(module), rest)
-
-
-# Examples
-
-
-def run(block: Block) -> dict[str, Any]:
-    """What an example defines."""
-    names: dict[str, Any] = {"__name__": Path(block.file).stem or "example"}
-    exec(compile(block.body, f"{block.readme}, {block.file or 'example'}", "exec"), names)
-    return names
-
-
-@pytest.fixture
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an example registers is forgotten again."""
-    monkeypatch.setattr(VISION, "_entries", dict(VISION._entries))
-
-
-EXAMPLES = [block for block in blocks() if block.language == "python"]
-
-
-@pytest.mark.parametrize("block", EXAMPLES, ids=lambda block: block.file or block.readme)
-def test_each_example_runs(block: Block, workplace: Path, own_registry: None) -> None:
-    run(block)
-
-
-def example(file: str) -> dict[str, Any]:
-    return run(next(block for block in EXAMPLES if block.file == file))
-
-
-def test_the_encoder_of_the_example_encodes(own_registry: None) -> None:
-    example("small_cnn.py")
-    encoder = build_vision("small_cnn", image_size=64, options={"width": 16})
-    assert encoder(torch.zeros(2, 3, 64, 64)).shape == (2, 1 + 4 * 4, 16)
-
-
-def test_the_objective_of_the_example_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = example("spread.py")
-    square = torch.tensor([[1.0, 0], [0, 3], [-2, 0], [0, -1]])  # the nearest neighbour is sqrt 2 away
-    torch.testing.assert_close(names["spread_loss"](square), torch.tensor(-math.log(2) / 2))
-    monkeypatch.setitem(OBJECTIVES, "spread", lambda _: names["Spread"]())
-    module = MRPretrain(ENCODER, OPTIMIZER, replace(RECONSTRUCTION, objectives={"mlm": 1.0, "spread": 0.5}))
-    terms = module.terms(vqa_batch(), TRAIN)
-    module.total(terms).backward()  # type: ignore[no-untyped-call]
-    assert list(terms) == ["mlm", "spread"]
-
-
-def test_the_data_set_of_the_example_is_read(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (workplace / "own" / "images").mkdir(parents=True)
-    rows = ["split,image,question,answer,answer_type"]
-    for number in range(6):
-        Image.new("L", (40, 40), 40 * number).save(workplace / "own" / "images" / f"{number}.png")
-        split = "train" if number < 4 else "test"
-        rows.append(f"{split},{number}.png,Is it bright?,{'yes' if number > 2 else 'no'},CLOSED")
-    (workplace / "own" / "questions.csv").write_text("\n".join([*rows, "trian,0.png,What?,grey,OPEN"]))
-    with pytest.warns(UserWarning, match="1 x row of no known split, left out: questions.csv:7"):
-        main(["data", "--config", "ward.yaml", "--data.root", "own", "--out", "facts"])
-    facts = json.loads((workplace / "facts" / "summary.json").read_text())
-    assert {split: found["rows"] for split, found in facts["splits"].items()} == {
-        "train": 3,
-        "validation": 1,
-        "test": 2,
-    }
-
-
-def test_each_yaml_is_yaml() -> None:
-    for block in blocks():
-        if block.language == "yaml":
-            assert isinstance(yaml.safe_load(block.body), dict), block
