@@ -37,7 +37,8 @@ ELSEWHERE = (
     *("vqa_rad", "slake", "vqa_med_2019", "roco", "medicat", "melinda", "images", "imgs", "figures", "melinda_images"),
     *("train", "validation", "test", "coordination", "perturbation", "timm"),
 )
-OF_OTHERS = {"--no-deps", "--help", "--version", "--cov"}
+TOOLS = {"compare": "umd.commands.compare", "convert": "umd.released.convert", "reproduce": "umd.reproduce.command"}
+OF_OTHERS = {"--no-deps"}
 
 
 def expanded(pattern: str) -> list[str]:
@@ -166,17 +167,26 @@ def workplace(files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Understood(Exception):
-    """Raised once a tool has read its options."""
+    """Raised by a tool that has read its options, with its parser."""
 
 
-def only_parse(monkeypatch: pytest.MonkeyPatch) -> None:
+def read_options(module: str, options: Sequence[str] | None, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Let a tool read these options, and do no more; without any, all that it has.
+
+    Raises:
+        SystemExit: it does not understand them.
+    """
     parse = argparse.ArgumentParser.parse_args
 
-    def stop(parser: argparse.ArgumentParser, *given: Any, **more: Any) -> NoReturn:  # noqa: ANN401
-        parse(parser, *given, **more)
-        raise Understood
+    def stop(parser: argparse.ArgumentParser, given: Sequence[str]) -> NoReturn:
+        if options is not None:
+            parse(parser, given)
+        raise Understood(parser._option_string_actions)
 
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    with monkeypatch.context() as patch, pytest.raises(Understood) as understood:
+        patch.setattr(argparse.ArgumentParser, "parse_args", stop)
+        import_module(module).main(options)
+    return set(understood.value.args[0])
 
 
 def test_each_umd_command_is_understood(
@@ -193,10 +203,7 @@ def test_each_umd_command_is_understood(
             elif command == "reproduce":  # the plan says whether there are such rows and data sets
                 import_module("umd.reproduce").main([*options, *["--dry_run"] * ("--dry_run" not in options)])
             else:
-                with monkeypatch.context() as patch, pytest.raises(Understood):
-                    only_parse(patch)
-                    module = {"compare": "umd.commands.compare", "convert": "umd.released.convert"}[command]
-                    import_module(module).main(options)
+                read_options(TOOLS[command], options, monkeypatch)
         except (SystemExit, Exception) as error:
             said = f"{error} {capsys.readouterr().err}"
             pytest.fail(f"{readme}: umd {command} {shlex.join(options)}: {said}")
@@ -208,10 +215,8 @@ def test_each_option_that_is_named_exists(workplace: Path, cli: train.UMDCLI, mo
     for config, words in COMMANDS.items():
         if config.startswith("data/") or "/" not in config:
             known |= options_of(parsed(cli, words[1:]))
-    for module in ("umd.commands.compare", "umd.released.convert", "umd.reproduce.command", "umd.commands.data"):
-        source = Path(str(import_module(module).__file__)).read_text(encoding="utf-8")
-        known |= set(re.findall(r'"(--\w+)"', source))
-    known |= {f"--{option}" for option in ("config", "answers", "classes")}
+    known = known.union(*(read_options(module, None, monkeypatch) for module in TOOLS.values()))
+    known |= set(re.findall(r'"(--\w+)"', (ROOT / "umd" / "commands" / "data.py").read_text(encoding="utf-8")))
     unknown = []
     for readme, text in LIVING.items():
         for span in spans(text):
