@@ -144,7 +144,7 @@ def test_no_two_files_import_each_other() -> None:
         ("umd.losses.a", "import lightning.pytorch as pl", ["lightning.pytorch"]),
         ("umd.heads.a", "from lightning import LightningModule", ["lightning"]),
         ("umd.encoders.a", "from ..modules import base", ["umd.modules"]),
-        ("umd.modules.vqa", "from umd.modules.base import StageModule\nfrom .reconstruction import Terms", []),
+        ("umd.modules.vqa", "from umd.modules.umd_stage import UMDStage\nfrom .reconstruction import Terms", []),
         ("umd.modules.vqa", "from umd.modules.pretrain import MRPretrain", ["umd.modules.pretrain"]),
         ("umd.modules.vqa", "from .calibrate import TDCalib", ["umd.modules.calibrate"]),
         ("umd.modules.vqa", "from umd.modules import TDCalib", ["umd.modules.TDCalib"]),

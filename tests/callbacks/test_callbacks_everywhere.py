@@ -33,7 +33,7 @@ from umd.modules import (
 )
 from umd.modules.base import Stage
 from umd.modules.contrastive_pretrain import ContrastiveConfig
-from umd.modules.downstream import Downstream
+from umd.modules.contributions import Contributions
 from umd.modules.objectives import PRESETS, ReconstructionConfig
 from umd.modules.vqa_generation import AnswerDecoderConfig
 
@@ -161,7 +161,7 @@ class WatchGradients(Callback):
         self.logged: list[dict[str, float]] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, Downstream)
+        assert isinstance(pl_module, Contributions)
         add = pl_module.add_contributions
 
         def look(contributions: Mapping[str, Tensor]) -> None:

@@ -6,7 +6,6 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -17,9 +16,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from torch import Generator, Tensor
 from torch.optim import Optimizer
 
-from umd.batch import ImageTextBatch
 from umd.checkpoints import SETTINGS_KEY, arguments_of, hand_over, public_name, to_plain
-from umd.encoders import EncoderConfig, Features, MultimodalEncoder
 from umd.encoders.interfaces import PairEncoder
 from umd.files import UserError
 from umd.optim import OptimizerConfig, ParameterGroup, build_adamw, build_schedule, check_partition
@@ -81,6 +78,11 @@ class Stage(LightningModule, Generic[EncoderT]):
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         """All trainable parameters, each in exactly one group."""
 
+    @property
+    def data(self) -> object:
+        """The data module of this run; None without one."""
+        return getattr(self._trainer, "datamodule", None)
+
     def position_tables(self) -> dict[str, int]:
         """Learned position tables by their name in the state dict, with the patch grid of each."""
         table = self.encoder.vision.position_table
@@ -125,7 +127,7 @@ class Stage(LightningModule, Generic[EncoderT]):
 
         Not in `setup`: a tokenizer that a checkpoint holds is restored after it.
         """
-        data = getattr(self.trainer, "datamodule", None)
+        data = self.data
         embedded = self.encoder.text.vocab_size
         if isinstance(data, HasVocabulary) and data.tokenizer_size > embedded:
             raise UserError(
@@ -202,7 +204,7 @@ class Stage(LightningModule, Generic[EncoderT]):
         checkpoint.setdefault(SETTINGS_KEY, {}).update(
             model={"class_path": _class_path(self), "init_args": settings}, started_from=origin
         )
-        data = getattr(self._trainer, "datamodule", None)
+        data = self.data
         if isinstance(data, LightningDataModule):
             # Lightning also notes what a class passes on to its parent, which the class itself does not take.
             taken = arguments_of(type(data))
@@ -210,51 +212,6 @@ class Stage(LightningModule, Generic[EncoderT]):
                 "class_path": _class_path(data),
                 "init_args": {key: value for key, value in to_plain(dict(data.hparams)).items() if key in taken},
             }
-
-
-class StageModule(Stage[MultimodalEncoder]):
-    """Base of UMD's stages: on the multi-modal encoder E = (E_I, E_T, F).
-
-    Args:
-        encoder: the multi-modal encoder's settings; with one modality, where the stage takes that.
-        optimizer: the optimizer's settings.
-        init_from: checkpoint of an earlier stage whose weights a new training starts from.
-    """
-
-    takes_one_modality: bool = False
-    """Whether the stage makes sense without a vision encoder, or without a text encoder."""
-
-    def __init__(
-        self,
-        encoder: EncoderConfig | Mapping[str, Any],
-        optimizer: OptimizerConfig | Mapping[str, Any],
-        init_from: str | None,
-    ) -> None:
-        super().__init__(encoder, optimizer, init_from)
-
-    def build_encoder(self, settings: EncoderConfig | Mapping[str, Any], published: bool) -> MultimodalEncoder:
-        """See `Stage.build_encoder`."""
-        config = from_plain(EncoderConfig, settings)
-        for name in ("vision", "text"):
-            if getattr(config, name) is None and not self.takes_one_modality:
-                raise UserError(f"encoder.{name} is null, but {type(self).__name__} needs both modalities")
-        return MultimodalEncoder(config if published else replace(config, vision_weights=None, text_weights=None))
-
-    def encoder_groups(self) -> list[ParameterGroup]:
-        """The encoder's parameters: both uni-modal encoders at lr, fusion and poolers at their multiple."""
-        fusion = [*self.encoder.fusion.parameters(), *self.encoder.pooler_parameters()]
-        return [
-            ParameterGroup("vision", list(self.encoder.vision.parameters())),
-            ParameterGroup("text", list(self.encoder.text.parameters())),
-            ParameterGroup("fusion", fusion, self.optimizer_config.fusion_multiplier),
-        ]
-
-    def encode(self, batch: ImageTextBatch, pixels: Tensor | None = None) -> Features:
-        """Features of an unmasked batch; `pixels` stands in for the batch's own, already normalised, images."""
-        if pixels is None:
-            pixels = self.encoder.vision.normalize(batch.image)
-        features: Features = self.encoder(pixels, batch.input_ids, batch.attention_mask)
-        return features
 
 
 def check_finite(weights: Mapping[str, Tensor]) -> None:

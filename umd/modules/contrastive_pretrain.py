@@ -22,7 +22,7 @@ from umd.losses.masked_language import masked_language_loss
 from umd.losses.matching import matching_loss
 from umd.masking import mask_tokens
 from umd.modules.base import from_plain
-from umd.modules.ggp import GGPStage
+from umd.modules.ggp_stage import GGPStage
 from umd.optim import OptimizerConfig, ParameterGroup
 
 TRAIN, VALIDATE = 0, 1

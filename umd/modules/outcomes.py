@@ -1,4 +1,4 @@
-"""What a test or a prediction says of each sample: rows of plain values, for `predictions.csv`."""
+"""What a test says: the heading of its report, and each sample's row of plain values for `predictions.csv`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from umd.batch import VQABatch
+from umd.protocols import HasDescription
 
 Row = dict[str, Any]
 
@@ -46,3 +47,10 @@ def question_rows(
             "question_type": batch.question_types,
         }
     )
+
+
+def report_heading(data: object) -> tuple[str, list[str]]:
+    """Title and first notes of a test report: the data, its protocol, and what else it says of itself."""
+    facts = dict(data.description) if isinstance(data, HasDescription) else {}
+    name, protocol = facts.pop("data", "unnamed data"), facts.pop("protocol", None)
+    return f"{name}, protocol {protocol}" if protocol else name, [f"{key}: {value}" for key, value in facts.items()]

@@ -17,8 +17,9 @@ from umd.encoders import EncoderConfig
 from umd.losses.masked_image import MaskedImage, patch_statistics, patchify, unpatchify
 from umd.losses.objective import Objective
 from umd.losses.views import REACHED, Masking, Views, parts
-from umd.modules.base import StageModule, from_plain
+from umd.modules.base import from_plain
 from umd.modules.objectives import ReconstructionConfig
+from umd.modules.umd_stage import UMDStage
 from umd.optim import OptimizerConfig, ParameterGroup
 
 TRAIN, VALIDATE, SHOW = 0, 1, 2
@@ -34,7 +35,7 @@ _HEADS = (
 """The order in which heads draw their random weights and lie in checkpoints' optimizer states; others follow."""
 
 
-class ReconstructionModule(StageModule):
+class ReconstructionModule(UMDStage):
     """Mask image and text together, rebuild data and an EMA teacher's features; or any other list of objectives.
 
     What no objective reads is frozen and handed on as it is; there is a teacher where an objective reads one.

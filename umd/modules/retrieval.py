@@ -11,13 +11,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from umd.batch import ImageTextBatch, RetrievalBatch
-from umd.encoders import EncoderConfig, Features, Pooled
+from umd.encoders import EncoderConfig, Features, MultimodalEncoder, Pooled
 from umd.files import UserError
 from umd.heads.pair_scorer import PairScorer
 from umd.losses.ranking import ranking_loss
 from umd.metrics.gallery import Cache, Gallery, GalleryBuilder, join_rows
 from umd.metrics.retrieval import RECALL_REPORT_COLUMNS, Scores, recall, recall_report, shortlists
-from umd.modules.downstream import DownstreamModule
+from umd.modules.contributions import Contributions
+from umd.modules.outcomes import report_heading
+from umd.modules.umd_stage import UMDStage
 from umd.optim import OptimizerConfig, ParameterGroup
 
 logger = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ SHOWN = 5
 """Texts that a prediction lists for an image."""
 
 
-class Retrieval(DownstreamModule):
+class Retrieval(Contributions[MultimodalEncoder], UMDStage):
     """Find the text of an image, and the image of a text, by a score for the fused pair.
 
     The score starts as the "match" output of the pre-training's matching head, where the checkpoint that
@@ -183,7 +185,7 @@ class Retrieval(DownstreamModule):
 
     def test_report(self) -> Mapping[str, Any]:
         """See `umd.protocols.HasReport`."""
-        title, notes = self.report_heading()
+        title, notes = report_heading(self.data)
         return {
             "title": title,
             "notes": [*notes, *self._test_notes],

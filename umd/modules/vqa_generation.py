@@ -15,9 +15,9 @@ from umd.files import UserError
 from umd.heads.answer_decoder import AnswerDecoder
 from umd.metrics.vqa import VQA_REPORT_COLUMNS, VQAAccuracy
 from umd.modules.base import from_plain
-from umd.modules.downstream import Downstream
-from umd.modules.ggp import GGPStage
-from umd.modules.outcomes import Row, question_rows
+from umd.modules.contributions import Contributions
+from umd.modules.ggp_stage import GGPStage
+from umd.modules.outcomes import Row, question_rows, report_heading
 from umd.optim import OptimizerConfig, ParameterGroup
 from umd.protocols import HasAnswers, HasAnswerTokens
 
@@ -61,7 +61,7 @@ class States:
     mask: Tensor
 
 
-class VQAGenerator(Downstream[GGPEncoder], GGPStage):
+class VQAGenerator(Contributions[GGPEncoder], GGPStage):
     """Write each question's answer, and answer in two ways: by ranking candidates, and freely.
 
     A modality's contribution (Eq. 10 of UMD) is the likelihood of the true answer per token, its geometric mean,
@@ -140,7 +140,7 @@ class VQAGenerator(Downstream[GGPEncoder], GGPStage):
     def setup(self, stage: str) -> None:
         """Take the candidates, or their tokens, from the data where they were not given."""
         if not self.answers:
-            data = getattr(self.trainer, "datamodule", None)
+            data = self.data
             if not isinstance(data, HasAnswers) or not isinstance(data, HasAnswerTokens):
                 raise UserError("VQAGenerator needs `answers` with tokens, or a data module for question answering")
             given = self.hparams["answers"]
@@ -178,7 +178,7 @@ class VQAGenerator(Downstream[GGPEncoder], GGPStage):
         return [data.answer_text(ids) for ids in written]
 
     def _reader(self) -> HasAnswerTokens:
-        data = getattr(self.trainer, "datamodule", None)
+        data = self.data
         if not isinstance(data, HasAnswerTokens):
             raise UserError("written answers can only be read with a data module for question answering")
         return data
@@ -270,7 +270,7 @@ class VQAGenerator(Downstream[GGPEncoder], GGPStage):
 
     def test_report(self) -> Mapping[str, Any]:
         """See `umd.protocols.HasReport`."""
-        title, notes = self.report_heading()
+        title, notes = report_heading(self.data)
         notes.append(
             f"Answers are chosen from {len(self.answers)} candidates by likelihood or, in the groups marked "
             f"'{GENERATED}', written freely. Accuracy in per cent with a 95 % bootstrap interval over questions; "

@@ -20,7 +20,7 @@ from umd.checkpoints import SETTINGS_KEY, read_checkpoint
 from umd.files import UserError, writing
 from umd.heads.image_decoder import sincos_positions
 from umd.modules import MRPretrain, TDCalib
-from umd.modules.base import StageModule
+from umd.modules.umd_stage import UMDStage
 from umd.released.layout import MATCHING, POSITIONS, TEACHER, Heads, is_head, rename_weights, task_head
 from umd.released.stage import Origin, build_stage
 
@@ -145,14 +145,14 @@ def convert(
     )
 
 
-def _check_positions(table: Tensor, module: StageModule) -> None:
+def _check_positions(table: Tensor, module: UMDStage) -> None:
     """The released decoder's fixed positions must be those that are computed here, since they are not kept."""
     grid = module.encoder.vision.grid
     if table.shape[1] != grid * grid + 1 or (table[0] - sincos_positions(table.shape[2], grid)).abs().max() > 1e-4:
         raise UserError(f"'{POSITIONS}' are not the fixed sine-cosine positions of {grid} x {grid} patches")
 
 
-def _fresh_layers(module: StageModule, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _fresh_layers(module: UMDStage, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Linear layers that the released model does not have, drawn anew from a fixed seed."""
     fresh: dict[str, Tensor] = {}
     with torch.random.fork_rng(devices=[]):
@@ -165,7 +165,7 @@ def _fresh_layers(module: StageModule, weights: Mapping[str, Tensor]) -> dict[st
     return fresh
 
 
-def _check_complete(module: StageModule, weights: Mapping[str, Tensor]) -> None:
+def _check_complete(module: UMDStage, weights: Mapping[str, Tensor]) -> None:
     """Raise UserError unless the weights are exactly the module's, in name and shape."""
     wanted = module.state_dict()
     wrong = [f"{name} is missing" for name in wanted.keys() - weights.keys()]
@@ -183,7 +183,7 @@ def _check_complete(module: StageModule, weights: Mapping[str, Tensor]) -> None:
 
 
 def _checkpoint(
-    module: StageModule, weights: Mapping[str, Tensor], origin: Origin, fresh: Sequence[str]
+    module: UMDStage, weights: Mapping[str, Tensor], origin: Origin, fresh: Sequence[str]
 ) -> dict[str, Any]:
     checkpoint: dict[str, Any] = {
         "epoch": 0,

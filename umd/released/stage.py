@@ -11,7 +11,7 @@ from torch import Tensor
 from umd.encoders.multimodal import Pooling
 from umd.files import UserError
 from umd.modules import Classification, MRPretrain, Retrieval, TDCalib, VQAClassifier
-from umd.modules.base import StageModule
+from umd.modules.umd_stage import UMDStage
 from umd.released.layout import Heads, TaskHead, decoder_settings, encoder_settings
 
 Origin = Literal["umd", "m3ae"]
@@ -26,7 +26,7 @@ def build_stage(
     task: TaskHead | None,
     answers: Sequence[str] | None,
     classes: Sequence[str] | None,
-) -> tuple[StageModule, list[str]]:
+) -> tuple[UMDStage, list[str]]:
     """The module that renamed weights belong to, without memory for its own, and notes on how it was chosen.
 
     Args:
@@ -91,7 +91,7 @@ def _pooling(origin: Origin, task: TaskHead) -> tuple[Pooling, list[str]]:
     ]
 
 
-def _reconstruction(weights: Mapping[str, Tensor], origin: Origin, heads: Heads) -> StageModule:
+def _reconstruction(weights: Mapping[str, Tensor], origin: Origin, heads: Heads) -> UMDStage:
     """Pre-training or, without a matching head, calibration."""
     held = {name.split(".")[0] for name in weights}
     if not {"image_decoder", "text_decoder"} <= held:

@@ -22,14 +22,14 @@ from umd.heads.image_decoder import ImageDecoder
 from umd.losses.views import Views
 from umd.masking import IGNORED
 from umd.modules import MRPretrain, TDCalib, VQAClassifier
-from umd.modules.base import StageModule
 from umd.modules.objectives import FeatureTarget, Preset
 from umd.modules.reconstruction import ReconstructionModule
+from umd.modules.umd_stage import UMDStage
 from umd.optim import build_adamw, check_partition
 
 State = dict[str, Tensor]
 
-STAGES: dict[str, Callable[[], StageModule]] = {
+STAGES: dict[str, Callable[[], UMDStage]] = {
     "pretrain": partial(MRPretrain, ENCODER, OPTIMIZER, RECONSTRUCTION),
     "pretrain masked": partial(MRPretrain, ENCODER, OPTIMIZER, replace(RECONSTRUCTION, feature_target="masked")),
     "pretrain m3ae": partial(MRPretrain, ENCODER, OPTIMIZER, M3AE),
@@ -471,7 +471,7 @@ def test_a_checkpoint_needs_no_other_file(stage: str, tmp_path: Path) -> None:
     encoder = replace(
         ENCODER, image_size=64, vision="clip_vit_b32", vision_weights=str(folder), vision_options={"blocks": 1}
     )
-    module: StageModule
+    module: UMDStage
     if stage == "pretrain":
         module = MRPretrain(encoder, OPTIMIZER, M3AE)
     elif stage == "calibrate":
