@@ -40,7 +40,7 @@ class ReconstructionConfig:
         feature_target: image features are rebuilt at the patches that both see ("visible"), or at the hidden ones
             from the image decoder's trunk ("masked").
         teacher_decay: lambda of the teacher's moving average (Eq. 5), per optimizer step.
-        decoder_width: width of the image decoder.
+        decoder_width: width of the image decoder, a multiple of 4.
         decoder_layers: its blocks.
         decoder_heads: its attention heads.
         contrastive_width: size of the vectors that the contrastive objectives compare.
@@ -72,6 +72,11 @@ class ReconstructionConfig:
                 raise UserError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
         if not 0 < self.text_mask_ratio <= 1:
             raise UserError(f"text_mask_ratio is {self.text_mask_ratio}; it must be above 0 and at most 1")
+        if self.decoder_width % 4 or self.decoder_width % self.decoder_heads:
+            raise UserError(
+                f"decoder_width is {self.decoder_width}; it must be a multiple of 4 and of decoder_heads "
+                f"({self.decoder_heads})"
+            )
         if self.objectives is not None:
             self._check_objectives(self.objectives)
         self._check_image_mask_ratio()

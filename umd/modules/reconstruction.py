@@ -71,6 +71,47 @@ class ReconstructionModule(UMDStage):
         """The objectives that the stage trains, and the weight of each."""
         return config.loss_weights
 
+    def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
+        """The weighted total of one batch, each term logged."""
+        terms = self.terms(batch, TRAIN, self.current_epoch, batch_idx)
+        loss, size = self.total(terms), len(batch)
+        self._terms = {name: term.detach() for name, term in terms.items()}
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
+        self.log_dict({f"train/{k}": v for k, v in self._terms.items()}, prog_bar=True, batch_size=size)
+        return loss
+
+    def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> None:
+        """The same terms under the same masks in every epoch, so that epochs can be compared."""
+        terms = self.terms(batch, VALIDATE, batch_idx)
+        named = {f"validation/{name}": term for name, term in terms.items()}
+        self.log_dict({**named, "validation/loss": self.total(terms)}, batch_size=len(batch), sync_dist=True)
+
+    def terms(self, batch: ImageTextBatch, *key: int) -> dict[str, Tensor]:
+        """The unweighted terms of one batch, at a position in training that decides what is hidden."""
+        views = self.views(batch, *key)
+        return {objective.term: objective(views) for objective in self.objectives.values()}
+
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum of the terms (Eq. 7)."""
+        return reduce(add, (self.loss_weights[name] * term for name, term in terms.items()))
+
+    def views(self, batch: ImageTextBatch, *key: int, hide_text: bool = True) -> Views:
+        """What objectives read of a batch, at a position in training."""
+        config = self.reconstruction
+        return Views(
+            batch=batch,
+            encoder=self.encoder,
+            teacher=self.teacher if self.has_teacher else None,
+            heads=self,
+            masking=Masking(
+                image_ratio=config.hidden_share,
+                text_ratio=config.text_mask_ratio if hide_text else None,
+                whole_word=config.whole_word,
+            ),
+            generator=lambda number: self.generator(config.mask_seed, number, *key),
+            gathers=self._trainer is not None and self.trainer.world_size > 1 and self.trainer.training,
+        )
+
     def _build_heads(self, objectives: Sequence[Objective]) -> None:
         heads: dict[str, Callable[[], nn.Module | Parameter]] = {}
         handed_over: dict[str, None] = {}
@@ -87,12 +128,13 @@ class ReconstructionModule(UMDStage):
         objectives = self.objectives.values()
         reached = {part for objective in objectives for view in objective.reads for part in REACHED[view]}
         needed = {name for objective in objectives for name in objective.heads(self.encoder)}
-        unread = [
-            parameter for part, group in parts(self.encoder).items() if part not in reached for parameter in group
-        ]
-        carried = [p for name, p in self.named_head_parameters() if name.split(".")[0] not in needed]
-        for parameter in (*unread, *carried):
-            parameter.requires_grad_(False)
+        for part, parameters in parts(self.encoder).items():
+            if part not in reached:
+                for parameter in parameters:
+                    parameter.requires_grad_(False)
+        for name, parameter in self.named_head_parameters():
+            if name.split(".")[0] not in needed:
+                parameter.requires_grad_(False)
 
     @property
     def has_teacher(self) -> bool:
@@ -141,47 +183,6 @@ class ReconstructionModule(UMDStage):
         torch._foreach_lerp_(teacher, student, 1 - self.reconstruction.teacher_decay)
         for kept, current in zip(self.teacher.buffers(), self.encoder.buffers(), strict=True):
             kept.copy_(current)
-
-    def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
-        """The weighted total of one batch, each term logged."""
-        terms = self.terms(batch, TRAIN, self.current_epoch, batch_idx)
-        loss, size = self.total(terms), len(batch)
-        self._terms = {name: term.detach() for name, term in terms.items()}
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
-        self.log_dict({f"train/{k}": v for k, v in self._terms.items()}, prog_bar=True, batch_size=size)
-        return loss
-
-    def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> None:
-        """The same terms under the same masks in every epoch, so that epochs can be compared."""
-        terms = self.terms(batch, VALIDATE, batch_idx)
-        named = {f"validation/{name}": term for name, term in terms.items()}
-        self.log_dict({**named, "validation/loss": self.total(terms)}, batch_size=len(batch), sync_dist=True)
-
-    def terms(self, batch: ImageTextBatch, *key: int) -> dict[str, Tensor]:
-        """The unweighted terms of one batch, at a position in training that decides what is hidden."""
-        views = self.views(batch, *key)
-        return {objective.term: objective(views) for objective in self.objectives.values()}
-
-    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """The weighted sum of the terms (Eq. 7)."""
-        return reduce(add, (self.loss_weights[name] * term for name, term in terms.items()))
-
-    def views(self, batch: ImageTextBatch, *key: int, hide_text: bool = True) -> Views:
-        """What objectives read of a batch, at a position in training."""
-        config = self.reconstruction
-        return Views(
-            batch=batch,
-            encoder=self.encoder,
-            teacher=self.teacher if self.has_teacher else None,
-            heads=self,
-            masking=Masking(
-                image_ratio=config.hidden_share,
-                text_ratio=config.text_mask_ratio if hide_text else None,
-                whole_word=config.whole_word,
-            ),
-            generator=lambda number: self.generator(config.mask_seed, number, *key),
-            gathers=self._trainer is not None and self.trainer.world_size > 1 and self.trainer.training,
-        )
 
     @torch.no_grad()
     def reconstruct(self, batch: ImageTextBatch) -> tuple[Tensor, Tensor, Tensor] | None:

@@ -201,6 +201,8 @@ def test_every_view_is_one_that_can_be_read() -> None:
         ({"objectives": ["contrastive"], "image_mask_ratio": 0.5}, "image_mask_ratio is 0.5, but contrastive"),
         ({"preset": "clip", "image_mask_ratio": 0.5}, "sees whole images"),
         ({"preset": "flip", "image_mask_ratio": 1.0}, "between 0 and 1"),
+        ({"decoder_width": 18}, r"decoder_width is 18; .* 4 and of decoder_heads \(6\)"),
+        ({"decoder_width": 32}, "decoder_width is 32"),
         ({"preset": "bert"}, "preset is 'bert'; allowed: umd"),
     ],
 )
