@@ -14,8 +14,9 @@ import torch
 import yaml
 from PIL import Image
 
+from callbacks import ModalityCoordination, ResultsTable
 from tests.readmes import Block, blocks
-from tests.synthetic import ENCODER, OPTIMIZER, RECONSTRUCTION, vqa_batch
+from tests.synthetic import ENCODER, OPTIMIZER, RECONSTRUCTION, Batches, quiet_trainer, vqa_batch
 from umd.cli import main
 from umd.encoders import VISION, build_vision
 from umd.modules import MRPretrain
@@ -75,6 +76,17 @@ def test_the_objective_of_the_example_trains(monkeypatch: pytest.MonkeyPatch) ->
     terms = module.terms(vqa_batch(), TRAIN)
     module.total(terms).backward()  # type: ignore[no-untyped-call]
     assert list(terms) == ["mlm", "spread"]
+
+
+def test_the_task_of_the_example_trains_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = example("openness.py")["Openness"](ENCODER, OPTIMIZER)
+    trainer = quiet_trainer(tmp_path, ModalityCoordination(), ResultsTable(), max_epochs=1)
+    data = Batches([vqa_batch(seed=seed) for seed in range(2)])
+    trainer.fit(module, datamodule=data)
+    assert {"coordination/k_vision", "coordination/k_language"} <= trainer.callback_metrics.keys()
+    trainer.test(module, datamodule=data, verbose=False)
+    main(["compare", str(tmp_path)])
+    assert "open or closed" in capsys.readouterr().out
 
 
 def test_the_data_set_of_the_example_is_read(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
