@@ -92,6 +92,24 @@ def _with_whole_characters(content: Any) -> Any:  # noqa: ANN401
     return content
 
 
+def read_json_lines(path: Path, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a file that holds one a line, each after its "file:number"; other lines are counted.
+
+    Raises:
+        UserError: As in `read_lines`.
+    """
+    for where, line in read_lines(path, problems):
+        try:
+            content = parse_json(line)
+        except NotJSONError:
+            problems.add("line that is no JSON, left out", where)
+            continue
+        if isinstance(content, dict):
+            yield where, content
+        else:
+            problems.add("line that is no JSON object, left out", where)
+
+
 def read_lines(path: Path, problems: Problems) -> Iterator[tuple[str, str]]:
     """The lines of a text file that are neither blank nor broken UTF-8, each after its "file:number".
 

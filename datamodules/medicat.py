@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.captions import CaptionRecord
-from datamodules.files import NotJSONError, parse_json, read_lines
+from datamodules.files import read_json_lines
 from datamodules.problems import Problems
 from datamodules.records import Split
 from umd.files import UserError
@@ -56,13 +56,8 @@ def read_medicat(
         inline_references: Keep the sentences that refer to a figure as its alternative texts.
     """
     records = []
-    for where, line in read_lines(path, problems):
-        try:
-            figure = parse_json(line)
-        except NotJSONError:
-            problems.add("line that is no JSON, left out", where)
-            continue
-        if not isinstance(figure, dict) or not (_text(figure, "pdf_hash") and _text(figure, "fig_uri")):
+    for where, figure in read_json_lines(path, problems):
+        if not (_text(figure, "pdf_hash") and _text(figure, "fig_uri")):
             problems.add("line without pdf_hash and fig_uri, left out", where)
             continue
         if radiology_only and not figure.get("radiology"):

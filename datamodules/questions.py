@@ -27,8 +27,8 @@ class VQARecord:
         answer: After VQA normalisation.
         closed: A closed question (yes / no and the like), else an open one.
         question_type: As published, "" where the data set gives none.
-        has_twin: The question stands, reworded and with the same image, on the other side of the train / test
-            split as the field uses it.
+        has_twin: Whether a twin of it (see `datamodules.vqa_rad`) stands on the other side of the train / test split
+            as the field uses it.
     """
 
     sample_id: str
@@ -55,9 +55,9 @@ def vqa_record(
     problems: Problems,
     *,
     where: str,
-    folder: str,
     image_key: str,
     sample_id: str,
+    folder: str = "",
     question_key: str = "question",
     type_key: str = "question_type",
 ) -> VQARecord | None:
@@ -68,9 +68,9 @@ def vqa_record(
             below.
         problems: Takes the row if it has no question, no answer, no image or an unknown answer type.
         where: The file, for messages.
-        folder: What the paths of images are relative to, itself relative to the data set's root.
         image_key: Key of the image's path.
         sample_id: The question's id.
+        folder: What the paths of images are relative to, itself relative to the data set's root.
         question_key: Key of the question.
         type_key: Key of the question's type.
     """
@@ -85,7 +85,7 @@ def vqa_record(
     elif not isinstance(image, str) or not image.strip():
         problems.add(f"row without {image_key}, left out", f"{where}, id {sample_id}")
     else:
-        path, question_type = f"{folder}/{image}", str(row.get(type_key) or "").strip()
+        path, question_type = f"{folder}/{image}" if folder else image, str(row.get(type_key) or "").strip()
         return VQARecord(sample_id, path, question.strip(), answer, answer_type == "CLOSED", question_type)
     return None
 

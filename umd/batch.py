@@ -67,7 +67,7 @@ class VQABatch(ImageTextBatch):
         answer_input_ids: (B, M) int64 token ids of the answers, start and end token included, padded on the right.
         answer_attention_mask: (B, M) bool, True at real tokens.
         closed: (B,) bool, True for a closed question (yes / no and the like), False for an open one.
-        has_twin: (B,) bool, True where the field's training split holds a reworded twin of this question.
+        has_twin: (B,) bool, True where the field's training split holds a twin of it (see `datamodules.vqa_rad`).
         question_types: B names of the question's type as the data set gives it ("" where it gives none).
     """
 
