@@ -107,10 +107,8 @@ def stage_on_cuda(name: str) -> Any:  # noqa: ANN401 - steps are told apart by t
     with real():
         build: Any = STAGES[name][0]
         module = build()
-        if name == "VQAClassifier":
-            module.build_head(ANSWERS, "answers")
-        elif name == "Classification":
-            module.build_head(ANSWERS, "classes")
+        if name in ("VQAClassifier", "Classification"):
+            module.build_head(ANSWERS)
         elif name == "VQAGenerator":
             module._take_candidates({answer: answer_tokens(answer) for answer in ANSWERS})
     to_cuda(module)
