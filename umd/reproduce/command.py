@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from umd.commands.configs import shipped_folder
-from umd.files import UserError, writing
+from umd.files import UserError, write_whole, writing
 from umd.reproduce.board import Board
 from umd.reproduce.code import Code
 from umd.reproduce.outcome import Outcome
 from umd.reproduce.plan import Plan, make_plan
-from umd.reproduce.run import log_of, run
+from umd.reproduce.run import PROGRAM, run, run_one
 from umd.reproduce.scales import PHANTOM, Scale, Setting, Source
+from umd.reproduce.script import shell_script, snakefile
 from umd.reproduce.steps import Step, Workspace
 from umd.reproduce.tables import EXPERIMENTS, Experiment
 
@@ -64,22 +65,40 @@ def main(arguments: list[str]) -> None:
         "--devices", type=int, help=f"devices of a training (default: {PAPER_DEVICES} at the paper scale, else 1)"
     )
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the results (default: results)")
-    parser.add_argument("--dry_run", action="store_true", help="print the commands, run nothing")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--dry_run", action="store_true", help="print the commands as a shell script, run nothing")
+    instead.add_argument(
+        "--snakefile", type=Path, metavar="FILE", help="write the steps as rules for Snakemake, run nothing"
+    )
+    instead.add_argument("--step", metavar="STAGE/NAME", help="run this step alone; what a rule of the Snakefile does")
     given = parser.parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True)
-    plan = _plan(given, console)
+    plan = _plan(given)
     workspace = Workspace(_configs(), given.out, Code(Path(__file__).parents[2]))
-    console.print(f"{plan.experiment.title}\n{plan.setting.describe()}", style="bold", markup=False)
-    console.print(_pretraining(plan), markup=False)
-    if given.dry_run:
-        _print_commands(plan, workspace)
-        return
     command = shlex.join(["umd", "reproduce", *arguments])
+    head = [plan.experiment.title, plan.setting.describe(), _pretraining(plan), *_left_out(plan, given)]
+    if given.dry_run:
+        console.print(shell_script(plan, workspace, [*head, f"Written by: {command}"]), markup=False, end="")
+        return
+    if given.snakefile:
+        with writing(given.snakefile):
+            given.snakefile.parent.mkdir(parents=True, exist_ok=True)
+            words = _words(plan, given.out)
+            head.append(f"When all is done, this prints the table: {shlex.join(['umd', *words])}")
+            write_whole(given.snakefile, snakefile(plan, workspace, [*PROGRAM, *words, "--step"], head))
+        console.print(f"written: {given.snakefile}, {len(plan.steps)} steps", markup=False)
+        return
+    if given.step:
+        with writing(workspace.out):
+            _make_one(given.step, plan, workspace, console)
+        return
+    console.print("\n".join(head[:2]), style="bold", markup=False)
+    console.print("\n".join(head[2:]), markup=False)
     with writing(workspace.out):
         _make(plan, workspace, command, console)
 
 
-def _plan(given: argparse.Namespace, console: Console) -> Plan:
+def _plan(given: argparse.Namespace) -> Plan:
     experiment = EXPERIMENTS[given.experiment]
     scale: Scale = given.scale or ("embedded" if given.data_root is None else "paper")
     root: Path | None = given.data_root
@@ -106,7 +125,7 @@ def _plan(given: argparse.Namespace, console: Console) -> Plan:
         experiment,
         setting,
         rows=given.rows or default or [row.name for row in experiment.rows],
-        datasets=_datasets(experiment, setting, given.datasets, console),
+        datasets=_datasets(experiment, setting, given.datasets),
         protocols=given.protocol or (["clean"] if experiment.figure else ["clean", "paper"]),
         seeds=given.seeds[:1] if experiment.figure else given.seeds,
     )
@@ -126,9 +145,7 @@ def _corpus(scale: Scale, root: Path | None, wanted: Source | None) -> Source:
     return wanted or ("captions" if there else "task")
 
 
-def _datasets(
-    experiment: Experiment, setting: Setting, wanted: Sequence[str] | None, console: Console
-) -> Sequence[str]:
+def _datasets(experiment: Experiment, setting: Setting, wanted: Sequence[str] | None) -> Sequence[str]:
     """The data sets that are asked for, or that are there.
 
     Raises:
@@ -146,8 +163,6 @@ def _datasets(
         held = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
         holds = f"it holds {', '.join(held[:10]) or 'nothing'}" if root.is_dir() else "there is no such folder"
         raise UserError(f"no data for {', '.join(missing)}: looked for {root / missing[0]}; {holds}")
-    if missing:
-        console.print(f"left out, since {root} does not hold them: {', '.join(missing)}", markup=False)
     if experiment.figure and not wanted and experiment.name != "figure5":
         return there[:1]
     return wanted or there
@@ -171,13 +186,40 @@ def _configs() -> Path:
     return here if here.is_dir() and here.samefile(shipped) else shipped
 
 
-def _print_commands(plan: Plan, workspace: Workspace) -> None:
-    """The commands alone, so that they can be piped into a shell."""
-    console = Console(highlight=False, soft_wrap=True)
-    for step in plan.steps:
-        state = " (done)" if workspace.done(step) else ""
-        console.print(f"# {step}{state}", markup=False)
-        console.print(shlex.join(workspace.words(step)), markup=False)
+def _left_out(plan: Plan, given: argparse.Namespace) -> Iterator[str]:
+    """A line on the data sets of a table that the data root does not hold."""
+    root = plan.setting.data_root
+    if root is None or root == PLACEHOLDER or given.datasets:
+        return
+    if missing := [name for name in plan.experiment.datasets if not (root / name).is_dir()]:
+        yield f"left out, since {root} does not hold them: {', '.join(missing)}"
+
+
+def _words(plan: Plan, out: Path) -> list[str]:
+    """The words behind `umd` for this very plan, whatever the data root holds by then."""
+    setting, benchmarks = plan.setting, [cell.benchmark for cell in plan.cells]
+    protocols = dict.fromkeys(benchmark.protocol for benchmark in benchmarks if benchmark.protocol)
+    words = ["reproduce", plan.experiment.name, "--scale", setting.scale, "--out", str(out)]
+    words += ["--rows", *dict.fromkeys(cell.row.name for cell in plan.cells)]
+    words += ["--datasets", *dict.fromkeys(benchmark.dataset for benchmark in benchmarks)]
+    words += ["--seeds", *dict.fromkeys(str(benchmark.seed) for benchmark in benchmarks)]
+    words += ["--pretrain_on", setting.pretrain_on]
+    words += ["--protocol", *protocols] if protocols else []
+    words += ["--data_root", str(setting.data_root)] if setting.data_root else []
+    words += ["--devices", str(setting.devices)] if setting.devices else []
+    return words
+
+
+def _make_one(name: str, plan: Plan, workspace: Workspace, console: Console) -> None:
+    found = [step for step in plan.steps if workspace.full_name(step) == name]
+    if not found:
+        raise UserError(
+            f"--step {name}: there is no such step; where the Snakefile was written by other code, or with "
+            "other configs, write it again"
+        )
+    outcome = run_one(found[0], workspace, Board(console))
+    if outcome.state != "done":
+        raise SystemExit(1)
 
 
 def _make(plan: Plan, workspace: Workspace, command: str, console: Console) -> None:
@@ -207,6 +249,6 @@ def _failures(failed: Sequence[Step], outcomes: dict[Step, Outcome], workspace: 
     lines = [f"{len(failed)} of {len(outcomes)} steps have no result:"]
     for step in failed:
         outcome = outcomes[step]
-        where = f" (see {log_of(step, workspace)})" if outcome.state == "failed" else f" ({outcome.reason})"
+        where = f" (see {workspace.log(step)})" if outcome.state == "failed" else f" ({outcome.reason})"
         lines.append(f"  {step}: {outcome.state}{where}")
     return "\n".join([*lines, "The same command tries them again."])

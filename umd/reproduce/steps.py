@@ -107,6 +107,10 @@ class Workspace:
         """The step's run name: its label and the beginning of its fingerprint."""
         return f"{step.label}-{self.fingerprint(step)[:8]}"
 
+    def full_name(self, step: Step) -> str:
+        """The same behind the stage: unlike any other step's."""
+        return f"{step.stage}/{self.name(step)}"
+
     def folder(self, step: Step) -> Path:
         """Where the step's results lie."""
         base = self.runs / step.stage / self.name(step)
@@ -134,18 +138,31 @@ class Workspace:
                 words += ["--ckpt_path", str(self.best_checkpoint(step.source))]
         return [*words, "--runs", str(self.runs), "--name", self.name(step)]
 
-    def resuming_words(self, step: Step) -> list[str]:
-        """The command line that goes on with an interrupted training."""
-        return ["umd", "fit", "--ckpt_path", str(self.checkpoint(step))]
+    def next_words(self, step: Step) -> list[str]:
+        """The command line that is due now: the step's own, or one that goes on with an interrupted training."""
+        if step.command == "fit" and self.checkpoint(step).is_file():
+            return ["umd", "fit", "--ckpt_path", str(self.checkpoint(step))]
+        return self.words(step)
+
+    def done_file(self, step: Step) -> Path:
+        """What `umd reproduce` writes once a step has ended well; a command that is run by hand writes none."""
+        return self.folder(step) / "done.json"
 
     def done(self, step: Step) -> bool:
-        """Whether the step's result is complete."""
-        folder = self.folder(step)
+        """Whether the step's result is complete, and made with its own settings."""
+        return self.done_file(step).is_file() and self.has_result(step)
+
+    def has_result(self, step: Step) -> bool:
+        """Whether the command left what is wanted of it: of data, a test split."""
         if step.command == "fit":
-            return (folder / "done.json").is_file()
+            return True  # its checkpoints may be deleted once nothing starts from them
         if step.command == "data":
-            return (folder / "summary.json").is_file() and self.has_test_split(step)
-        return (folder / {"test": "results.json", "predict": "features.npz"}[step.command]).is_file()
+            return (self.folder(step) / "summary.json").is_file() and self.has_test_split(step)
+        return (self.folder(step) / {"test": "results.json", "predict": "features.npz"}[step.command]).is_file()
+
+    def log(self, step: Step) -> Path:
+        """Where the output of a step goes."""
+        return self.out / "logs" / f"{self.full_name(step)}.log"
 
     def has_test_split(self, step: Step) -> bool:
         """Whether the data that a finished `umd data` looked at can be tested on."""

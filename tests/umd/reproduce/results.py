@@ -73,7 +73,6 @@ def finish_vqa(folder: Path, correct: NDArray[np.bool_]) -> None:
     ]
     report = {"title": "t", "notes": [], "columns": list(reported[0]), "rows": reported}
     (folder / "results.json").write_text(json.dumps(report))
-    (folder / "done.json").write_text("{}")
 
 
 def finish_data(folder: Path) -> None:
@@ -98,5 +97,4 @@ def finish(plan: Plan, workspace: Workspace, correct: Mapping[Step, NDArray[np.b
             finish_vqa(folder, correct[step])
         elif step.command == "data":
             finish_data(folder)
-        else:
-            (folder / "done.json").write_text("{}")
+        (folder / "done.json").write_text("{}")

@@ -5,9 +5,13 @@ from __future__ import annotations
 import io
 import json
 import sys
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+import yaml
 from rich.console import Console
 
 import umd.reproduce.run as runner
@@ -22,6 +26,9 @@ from umd.reproduce.steps import Step, Workspace
 PROGRAM = """
 import json, pathlib, sys
 words = sys.argv[2:]
+if "--print_config" in words:
+    print(pathlib.Path(sys.argv[1] + ".settings").read_text())
+    raise SystemExit
 with open(sys.argv[1], "a") as file:
     file.write(json.dumps(words) + "\\n")
 given = dict(zip(words, words[1:]))
@@ -32,11 +39,11 @@ elif words[0] == "data":
 else:
     stage = "pretrain" if "pretrain.yaml" in words[2] else "calibrate" if "calibrate.yaml" in words[2] else "vqa"
     folder = pathlib.Path(given["--runs"]) / stage / given["--name"] / ("" if words[0] == "fit" else words[0])
-(folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-(folder / "checkpoints" / "last.ckpt").write_text("")
 if pathlib.Path(sys.argv[1] + ".fail").exists() and pathlib.Path(sys.argv[1] + ".fail").read_text() in words:
     print("the last line of a failed training")
     raise SystemExit(3)
+(folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+(folder / "checkpoints" / "last.ckpt").write_text("")
 (folder / "results.json").write_text("{}")
 splits = {} if pathlib.Path(sys.argv[1] + ".untestable").exists() else {"test": {}}
 (folder / "summary.json").write_text(json.dumps({"splits": splits}))
@@ -101,14 +108,54 @@ def test_nothing_is_trained_on_data_that_cannot_be_tested_on(called: Path, tmp_p
     assert next(iter(outcomes.values())).state == "failed"
 
 
+SETTINGS: dict[str, Any] = {
+    "seed_everything": 0,
+    "model": {
+        "class_path": "umd.MRPretrain",
+        "init_args": {
+            "encoder": {"vision": "tiny_vit", "vision_weights": "default", "text_weights": None, "vision_options": {}},
+            "optimizer": {"lr": 0.1},
+            "init_from": None,
+            "classes": None,
+        },
+    },
+    "data": {"class_path": "datamodules.PhantomCaptions", "init_args": {"root": "data"}},
+    "trainer": {
+        "max_epochs": 2,
+        "default_root_dir": None,
+        "logger": None,
+        "callbacks": [
+            {"class_path": "callbacks.WeightPerturbation", "init_args": {"delta": 0.05}},
+            {"class_path": "a.ModelCheckpoint", "init_args": {"enable_version_counter": True}},
+        ],
+    },
+}
+
+
+def interrupt(here: Workspace, step: Step, called: Path, **changed: object) -> None:
+    """Leave what an interrupted training leaves; what umd says of the step's own settings is as in SETTINGS."""
+    Path(f"{called}.settings").write_text(yaml.safe_dump({**SETTINGS, "callback": ["WeightPerturbation=off"]}))
+    there = deepcopy(SETTINGS)
+    there["trainer"] |= {"callbacks": [{"class_path": "a.ModelCheckpoint", "init_args": {}}]}
+    model = there["model"]["init_args"]
+    model["classes"] = ["ct", "mri"]
+    model["encoder"]["vision_weights"] = None
+    there["data"]["init_args"] |= {"root": str(Path("data").resolve()), "tokenizer": "embedded"}
+    there["started_from"] = {"init_from": None, "vision_weights": "default", "text_weights": None}
+    for path, value in changed.items():
+        *keys, last = path.split("__")
+        part = there
+        for key in keys:
+            part = part[key].get("init_args", part[key])
+        part[last] = value
+    here.checkpoint(step).parent.mkdir(parents=True)
+    torch.save({"state_dict": {}, "umd": there}, here.checkpoint(step))
+
+
 def test_an_interrupted_training_goes_on_from_its_checkpoint(called: Path, tmp_path: Path) -> None:
     here = workspace(tmp_path)
     first, second = [step for step in steps() if step.stage == "pretrain"]
-    here.checkpoint(first).parent.mkdir(parents=True)
-    here.checkpoint(first).touch()
-    mark = runner.log_of(first, here).with_suffix(".started")
-    mark.parent.mkdir(parents=True)
-    mark.touch()
+    interrupt(here, first, called)
     here.folder(second).mkdir(parents=True)  # killed before its first checkpoint
     run(here)
     calls = [json.loads(line) for line in called.read_text().splitlines() if "fit" in line]
@@ -117,19 +164,61 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(called: Path, tmp_p
     assert anew[-2:] == ["--overwrite", "true"]
 
 
-def test_a_training_that_was_started_by_hand_is_not_taken_for_a_step(called: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"trainer__max_epochs": 3}, "trainer.max_epochs is 3, not 2"),
+        ({"model__optimizer__lr": 0.2}, "model.optimizer.lr is 0.2, not 0.1"),
+        ({"model__encoder__vision_options": {"depth": 2}}, "model.encoder.vision_options.depth is 2, not None"),
+        ({"data__root": "elsewhere"}, "data.root is elsewhere, not data"),
+        ({"started_from__init_from": "other.ckpt"}, "model.init_from is other.ckpt, not None"),
+        ({"started_from__vision_weights": None}, "model.encoder.vision_weights is None, not default"),
+        ({"trainer__callbacks": []}, "trainer.callbacks is [], not [{'class_path': 'a.ModelCheckpoint'"),
+        ({"seed_everything": 1}, "seed_everything is 1, not 0"),
+        ({"started_from": None}, "does not say with which settings it was made"),
+    ],
+)
+def test_a_training_with_other_settings_is_not_taken_for_a_step(
+    called: Path, tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
     here = workspace(tmp_path)
     first = next(step for step in steps() if step.stage == "pretrain")
-    here.checkpoint(first).parent.mkdir(parents=True)
-    here.checkpoint(first).write_text("of other settings")
+    interrupt(here, first, called, **changed)
+    before = here.checkpoint(first).read_bytes()
     outcomes, _ = run(here)
-    assert "did not start: move it away" in outcomes[first].reason
-    assert here.checkpoint(first).read_text() == "of other settings"
+    assert outcomes[first].state == "failed" and said in outcomes[first].reason
+    assert here.checkpoint(first).read_bytes() == before
+    assert not here.done(first)
+
+
+def test_a_result_that_was_made_by_hand_is_made_again(called: Path, tmp_path: Path) -> None:
+    """Nothing in it says with which options."""
+    here = workspace(tmp_path)
+    (blank,) = [step for step in steps() if step.command == "test"]
+    here.folder(blank).mkdir(parents=True)
+    (here.folder(blank) / "results.json").write_text("{}")
+    run(here)
+    assert [call for call in map(json.loads, called.read_text().splitlines()) if call[0] == "test"]
+
+
+def test_one_step_alone_runs_once_what_it_needs_is_done(called: Path, tmp_path: Path) -> None:
+    here, board = workspace(tmp_path), Board(Console(file=io.StringIO()))
+    calibrate = next(step for step in steps() if step.stage == "calibrate")
+    assert runner.run_one(calibrate, here, board).state == "not run"
+    with runner._held(here.out, alone=False):  # others run beside it
+        for needed in (calibrate.data, calibrate.source):
+            assert needed is not None
+            assert runner.run_one(needed, here, board).state == "done"
+        assert runner.run_one(calibrate, here, board).state == "done"
+    before = called.read_text()
+    assert len(before.splitlines()) == 3
+    assert runner.run_one(calibrate, here, board).state == "done"
+    assert called.read_text() == before
 
 
 def test_two_calls_in_one_folder_are_refused(called: Path, tmp_path: Path) -> None:
     here = workspace(tmp_path)
-    with runner._alone(here.out), pytest.raises(UserError, match="another umd reproduce works in"):
+    with runner._held(here.out, alone=False), pytest.raises(UserError, match="another umd reproduce works in"):
         run(here)
     assert called.read_text() == ""
 
