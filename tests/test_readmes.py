@@ -201,7 +201,8 @@ def test_each_umd_command_is_understood(
             elif command == "data":
                 parse_data(options)
             elif command == "reproduce":  # the plan says whether there are such rows and data sets
-                import_module("umd.reproduce").main([*options, *["--dry_run"] * ("--dry_run" not in options)])
+                runs = not {"--dry_run", "--snakefile"}.intersection(options)
+                import_module("umd.reproduce").main([*options, *["--dry_run"] * runs])
             else:
                 read_options(TOOLS[command], options, monkeypatch)
         except (SystemExit, Exception) as error:
