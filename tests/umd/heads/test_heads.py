@@ -41,7 +41,7 @@ def probability(logits: Tensor, place: int) -> float:
 def test_last_layer_contributions_by_hand() -> None:
     head: SplitHead = loud(SplitHead(3, 4))
     pooled, labels = Pooled(torch.randn(2, 3), torch.randn(2, 3)), torch.tensor([2, 0])
-    found = head.contributions(pooled, labels)
+    found = head.contributions(pooled, labels, "last_layer")
     for row, label in enumerate(labels.tolist()):
         text = [
             sum(head.last.weight[answer, place] * pooled.text[row, place] for place in range(3))
@@ -60,7 +60,7 @@ def test_last_layer_contributions_by_hand() -> None:
 def test_masked_head_contributions_by_hand() -> None:
     head: SplitHead = loud(SplitHead(3, 4))
     pooled, labels = Pooled(torch.randn(2, 3), torch.randn(2, 3)), torch.tensor([1, 3])
-    found = head.contributions(pooled, labels, "masked_head")
+    found = head.contributions(pooled, labels)
     dense, norm = head.hidden[0], head.hidden[1]
     assert isinstance(dense, nn.Linear)
     assert isinstance(norm, nn.LayerNorm)
@@ -85,7 +85,7 @@ def test_the_halves_of_the_last_layer_sum_to_it() -> None:
     logs = {}
     for answer in range(4):
         labels = torch.full((5,), answer)
-        logs[answer] = sum(value.log() for value in head.contributions(pooled, labels).values())
+        logs[answer] = sum(value.log() for value in head.contributions(pooled, labels, "last_layer").values())
     for answer in range(1, 4):
         torch.testing.assert_close(logs[answer] - logs[0], whole[:, answer] - whole[:, 0], rtol=1e-4, atol=1e-4)
 
