@@ -17,7 +17,7 @@ from umd.encoders.fusion import initialize
 from umd.encoders.ggp import GGPConfig
 from umd.files import UserError
 from umd.heads.text_decoder import tied_decoder
-from umd.losses.contrastive import PairQueue, contrastive_loss, hard_negatives
+from umd.losses.contrastive import PairPool, PairQueue, contrastive_loss, hard_negatives, identities
 from umd.losses.masked_language import masked_language_loss
 from umd.losses.matching import matching_loss
 from umd.masking import mask_tokens
@@ -36,7 +36,7 @@ class ContrastiveConfig:
 
     Attributes:
         projection_width: size d of the features that are compared.
-        queue_size: earlier pairs that serve as negatives; 0 for none.
+        queue_size: earlier pairs that serve as negatives, where they share neither image nor caption; 0 for none.
         momentum: decay of the momentum encoders' moving average, per optimizer step.
         distillation: weight of the momentum encoders' opinion in the contrastive targets, constant.
         temperature: where the learned temperature starts.
@@ -76,8 +76,7 @@ class Encoded:
         text: (B, L, D) tokens.
         image_feature: (B, d) unit vectors.
         text_feature: (B, d) unit vectors.
-        image_pool: (W * B, d) unit vectors of the momentum encoder, without gradient.
-        text_pool: (W * B, d), the same of the texts.
+        pool: the momentum encoders' features of the W * B pairs.
         own: (B,) int64, this rank's places among the W * B.
     """
 
@@ -85,8 +84,7 @@ class Encoded:
     text: Tensor
     image_feature: Tensor
     text_feature: Tensor
-    image_pool: Tensor
-    text_pool: Tensor
+    pool: PairPool
     own: Tensor
 
 
@@ -213,8 +211,12 @@ class ContrastivePretrain(GGPStage):
             text=text,
             image_feature=_unit(self.image_contrast(image[:, 0])),
             text_feature=_unit(self.text_contrast(text[:, 0])),
-            image_pool=gather(image_pool),
-            text_pool=gather(text_pool),
+            pool=PairPool(
+                image=gather(image_pool),
+                text=gather(text_pool),
+                image_identity=gather(identities(batch.image_names).to(image.device)),
+                text_identity=gather(identities(batch.texts).to(image.device)),
+            ),
             own=torch.arange(len(batch), device=image.device) + rank_and_ranks()[0] * len(batch),
         )
 
@@ -223,41 +225,43 @@ class ContrastivePretrain(GGPStage):
 
         Evaluation does without both, so that the task is the same in every epoch.
         """
-        images, texts = encoded.image_pool, encoded.text_pool
-        if self.training:
-            earlier_images, earlier_texts = self.queue.pairs()
-            images, texts = torch.cat([images, earlier_images]), torch.cat([texts, earlier_texts])
         return contrastive_loss(
             encoded.image_feature,
             encoded.text_feature,
-            images,
-            texts,
+            encoded.pool.followed_by(self.queue.pairs()) if self.training else encoded.pool,
             encoded.own,
             self.temperature,
             self.contrastive.distillation if self.training else 0.0,
         )
 
     def negatives(self, encoded: Encoded, *key: int) -> tuple[Tensor, Tensor]:
-        """For each text another pair's image, for each image another pair's text: (B,) int64 places among W * B."""
+        """For each text another pair's image, for each image another pair's text: (B,) int64 places among W * B.
+
+        Never of a pair that shares the own one's image or caption. Where all do, what is drawn means nothing.
+        """
         generator = self.generator(self.contrastive.mask_seed, 0, *key)
         with torch.no_grad():
-            images = encoded.text_feature @ encoded.image_pool.T / self.temperature
-            texts = encoded.image_feature @ encoded.text_pool.T / self.temperature
-        return hard_negatives(images, encoded.own, generator), hard_negatives(texts, encoded.own, generator)
+            images = encoded.text_feature @ encoded.pool.image.T / self.temperature
+            texts = encoded.image_feature @ encoded.pool.text.T / self.temperature
+        equal = encoded.pool.equal(encoded.own)
+        return hard_negatives(images, equal, generator), hard_negatives(texts, equal, generator)
 
     def matching(self, batch: ImageTextBatch, encoded: Encoded, *key: int) -> Tensor:
-        """L_ITM over B true pairs, B texts with a hard negative image, and B images with a hard negative text."""
+        """L_ITM over B true pairs, B texts with a hard negative image, and B images with a hard negative text.
+
+        A pair to which all others of the batch are equal has no negative, and is seen as a true pair alone.
+        """
         image, text, mask = encoded.image, encoded.text, batch.attention_mask
-        match = torch.ones(len(batch), dtype=torch.int64, device=image.device)
-        if len(encoded.image_pool) > 1:  # a pair that is alone has no other to be mistaken for
-            longer = largest(text.shape[1], text.device) - text.shape[1]
-            text, mask = functional.pad(text, (0, 0, 0, longer)), functional.pad(mask, (0, longer))
-            other_image, other_text = self.negatives(encoded, *key)
-            all_images, all_texts, all_masks = gather(image), gather(text), gather(mask)
-            image = torch.cat([image, all_images[other_image], image])
-            text = torch.cat([text, text, all_texts[other_text]])
-            mask = torch.cat([mask, mask, all_masks[other_text]])
-            match = torch.cat([match, torch.zeros_like(match), torch.zeros_like(match)])
+        longer = largest(text.shape[1], text.device) - text.shape[1]
+        text, mask = functional.pad(text, (0, 0, 0, longer)), functional.pad(mask, (0, longer))
+        all_images, all_texts, all_masks = gather(image), gather(text), gather(mask)
+        some = (~encoded.pool.equal(encoded.own)).any(1)
+        other_image, other_text = (places[some] for places in self.negatives(encoded, *key))
+        match = torch.cat([torch.ones_like(encoded.own), torch.zeros_like(other_image), torch.zeros_like(other_text)])
+        # Indexed also where no row is left: the other ranks wait for this one's part of the backward.
+        image = torch.cat([image, all_images[other_image], image[some]])
+        text = torch.cat([text, text[some], all_texts[other_text]])
+        mask = torch.cat([mask, mask[some], all_masks[other_text]])
         return matching_loss(self.matching_head(self.encoder.fuse(text, mask, image)[:, 0]), match)
 
     def masked_language(self, batch: ImageTextBatch, encoded: Encoded, *key: int) -> Tensor:
@@ -286,7 +290,7 @@ class ContrastivePretrain(GGPStage):
         """The loss of one batch, each term logged; then its momentum features enter the queue."""
         encoded = self.encode(batch)
         terms = self.terms(batch, encoded, TRAIN, self.current_epoch, batch_idx)
-        self.queue.enqueue(encoded.image_pool, encoded.text_pool)
+        self.queue.enqueue(encoded.pool)
         loss, size = terms.total(), len(batch)
         self._terms = terms.named()
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
+import sys
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,7 @@ from callbacks import WeightPerturbation
 from tests.synthetic import OPTIMIZER, VOCABULARY, Batches, quiet_trainer, vqa_batch
 from umd.batch import ImageTextBatch, VQABatch
 from umd.encoders.ggp import GGPConfig, GGPEncoder, build_bert, cross_attention_layers
-from umd.losses.contrastive import PairQueue, contrastive_loss, hard_negatives
+from umd.losses.contrastive import PairPool, PairQueue, contrastive_loss, hard_negatives, identities
 from umd.masking import IGNORED, mask_tokens
 from umd.modules import ContrastivePretrain
 from umd.modules.contrastive_pretrain import ContrastiveConfig
@@ -62,8 +66,31 @@ def units(rows: int, width: int, seed: int) -> Tensor:
 # Pure functions and the queue
 
 
+Names = Sequence[tuple[str, str]]
+"""An image and a caption a pair."""
+
+
+def pool_of(images: Tensor, texts: Tensor, names: Names) -> PairPool:
+    return PairPool(images, texts, *(identities(part) for part in zip(*names, strict=True)))
+
+
+def named(batch: VQABatch, names: Names) -> VQABatch:
+    images, texts = zip(*names, strict=True)
+    return replace(batch, image_names=images, texts=texts)
+
+
+def share(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    return one[0] == other[0] or one[1] == other[1]
+
+
 def slow_contrast(
-    images: Tensor, texts: Tensor, image_pool: Tensor, text_pool: Tensor, temperature: float, weight: float
+    images: Tensor,
+    texts: Tensor,
+    image_pool: Tensor,
+    text_pool: Tensor,
+    names: Names,
+    temperature: float,
+    weight: float,
 ) -> float:
     """L_ITC by its definition, one number at a time; pair i of the batch stands at place i of the pool."""
     total = 0.0
@@ -71,17 +98,36 @@ def slow_contrast(
         for place, query in enumerate(queries):
             found = [math.exp(float(query @ key) / temperature) for key in pool]
             likely = [math.exp(float(own_pool[place] @ key) / temperature) for key in pool]
+            right = [share(names[place], name) for name in names]
             for key in range(len(pool)):
-                target = (1 - weight) * (key == place) + weight * likely[key] / sum(likely)
+                target = (1 - weight) * right[key] / sum(right) + weight * likely[key] / sum(likely)
                 total -= target * math.log(found[key] / sum(found))
     return total / (2 * len(images))
 
 
+# The first pair has an earlier copy of itself in the pool, the second an image with another caption, the third
+# another image with the same caption.
+POOL = [("a", "1"), ("b", "2"), ("c", "3"), ("a", "1"), ("d", "4"), ("b", "5"), ("e", "3"), ("f", "6")]
+STRANGERS = [(str(place), str(place)) for place in range(8)]
+
+
+@pytest.mark.parametrize("names", [POOL, STRANGERS])
 @pytest.mark.parametrize("weight", [0.0, 0.4])
-def test_contrastive_loss_by_its_definition(weight: float) -> None:
+def test_contrastive_loss_by_its_definition(weight: float, names: Names) -> None:
     images, texts, image_pool, text_pool = (units(rows, 4, seed) for seed, rows in enumerate((3, 3, 8, 8)))
-    loss = contrastive_loss(images, texts, image_pool, text_pool, torch.arange(3), torch.tensor(0.3), weight)
-    assert float(loss) == pytest.approx(slow_contrast(images, texts, image_pool, text_pool, 0.3, weight), rel=1e-5)
+    pool = pool_of(image_pool, text_pool, names)
+    loss = contrastive_loss(images, texts, pool, torch.arange(3), torch.tensor(0.3), weight)
+    wanted = slow_contrast(images, texts, image_pool, text_pool, names, 0.3, weight)
+    assert float(loss) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_identities_are_equal_where_names_are_in_every_process() -> None:
+    found = identities(["a.png", "", "b.png", "a.png"])
+    assert (found[0] == found[3]).item()
+    assert len(found.unique()) == 3
+    code = "from umd.losses.contrastive import identities; print(identities(['a.png', 'b.png']).tolist())"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert json.loads(other) == found[[0, 2]].tolist()
 
 
 @pytest.mark.parametrize("sizes", [[3, 3, 3, 3, 3], [5, 1, 9, 2], [16, 3], [7, 7]])
@@ -91,28 +137,44 @@ def test_the_queue_holds_the_latest_pairs_however_batches_fall(sizes: list[int])
         numbers = [number + row for row in range(size)]
         number += size
         image = torch.tensor(numbers)[:, None].expand(-1, 2)
-        queue.enqueue(image, -image)
+        identity = image[:, 0].long()
+        queue.enqueue(PairPool(image, -image, identity, 2 * identity))
         plain.extend(numbers)
-        images, texts = queue.pairs()
-        assert sorted(images[:, 0].tolist()) == list(plain)
-        assert torch.equal(texts, -images)  # a pair stays together
+        held = queue.pairs()
+        assert sorted(held.image[:, 0].tolist()) == list(plain)
+        assert torch.equal(held.text, -held.image)  # a pair stays together
+        assert torch.equal(held.image_identity, held.image[:, 0].long())
+        assert torch.equal(held.text_identity, 2 * held.image_identity)
 
 
 def test_an_empty_or_absent_queue_adds_no_negatives() -> None:
-    assert len(PairQueue(7, 2).pairs()[0]) == 0
+    assert len(PairQueue(7, 2).pairs()) == 0
     absent = PairQueue(0, 2)
-    absent.enqueue(torch.ones(3, 2), torch.ones(3, 2))
-    assert len(absent.pairs()[0]) == 0
+    absent.enqueue(pool_of(torch.ones(3, 2), torch.ones(3, 2), STRANGERS[:3]))
+    assert len(absent.pairs()) == 0
+
+
+def test_a_queue_that_does_not_know_its_pairs_starts_empty_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    queue = PairQueue(7, 2)
+    queue.enqueue(pool_of(torch.ones(3, 2), torch.ones(3, 2), STRANGERS[:3]))
+    now = queue.state_dict()
+    before = {name: value for name, value in now.items() if not name.endswith("_identity")}
+    again = PairQueue(7, 2)
+    again.load_state_dict(now)
+    assert len(again.pairs()) == 3
+    assert not caplog.records
+    again.load_state_dict(before)
+    assert len(again.pairs()) == 0
+    assert "holds 3 pairs and does not say which images and captions" in caplog.text
 
 
 def test_hard_negatives_follow_the_similarity_and_are_never_the_own_pair() -> None:
     similarity = torch.tensor([5.0, 0.0, math.log(3), math.log(4)])
-    drawn = hard_negatives(
-        similarity.expand(20000, -1), torch.zeros(20000, dtype=torch.int64), torch.Generator().manual_seed(0)
-    )
-    share = torch.bincount(drawn, minlength=4) / 20000
-    assert torch.allclose(share, torch.tensor([0, 1 / 8, 3 / 8, 4 / 8]), atol=0.015)
-    assert share[0] == 0
+    equal = torch.tensor([True, False, False, False])
+    drawn = hard_negatives(similarity.expand(20000, -1), equal.expand(20000, -1), torch.Generator().manual_seed(0))
+    shares = torch.bincount(drawn, minlength=4) / 20000
+    assert torch.allclose(shares, torch.tensor([0, 1 / 8, 3 / 8, 4 / 8]), atol=0.015)
+    assert shares[0] == 0
 
 
 # The encoder
@@ -161,11 +223,37 @@ def features(module: ContrastivePretrain, batch: ImageTextBatch, averaged: bool)
     return tuple(torch.stack([v / v.norm() for v in group]) for group in (images, texts))  # type: ignore[return-value]
 
 
+def slow_matching(module: ContrastivePretrain, batch: VQABatch, pairs: Sequence[tuple[int, int, int]]) -> float:
+    """L_ITM over triples of an image's place, a text's place, and whether they belong together."""
+    total = 0.0
+    for image_place, text_place, label in pairs:
+        image, ids, mask = alone(batch, image_place, text_place)
+        joint = module.encoder(module.encoder.vision.normalize(image), ids, mask)[0, 0]
+        total -= float(module.matching_head(joint).log_softmax(0)[label])
+    return total / len(pairs)
+
+
+@torch.no_grad()
+def test_a_pair_whose_batch_shares_its_image_or_caption_is_matched_with_itself_alone(tmp_path: Path) -> None:
+    module = different_copies(stage())
+    module.trainer = quiet_trainer(tmp_path)
+    # The second pair shares its image with the first and its caption with the third.
+    batch = named(vqa_batch(3), [("a", "1"), ("a", "2"), ("b", "2")])
+    encoded = module.encode(batch)
+    pairs = [(0, 0, 1), (1, 1, 1), (2, 2, 1), (2, 0, 0), (0, 2, 0), (0, 2, 0), (2, 0, 0)]
+    assert float(module.matching(batch, encoded, 0)) == pytest.approx(slow_matching(module, batch, pairs), rel=1e-4)
+
+
 @torch.no_grad()
 def test_the_terms_of_a_training_step_pair_by_pair(tmp_path: Path) -> None:
-    module, batch, earlier = different_copies(stage()), vqa_batch(4), vqa_batch(3, seed=1)
+    module = different_copies(stage())
+    # Of these four, the first two show one image and the last two share a caption; the queue holds an earlier copy
+    # of the first one and a pair with the last one's image.
+    names = [("a", "1"), ("a", "2"), ("b", "3"), ("c", "3")]
+    earlier_names = [("a", "1"), ("d", "4"), ("c", "5")]
+    batch, earlier = named(vqa_batch(4), names), named(vqa_batch(3, seed=1), earlier_names)
     module.trainer = quiet_trainer(tmp_path)
-    module.queue.enqueue(*features(module, earlier, averaged=True))
+    module.queue.enqueue(pool_of(*features(module, earlier, averaged=True), earlier_names))
     module.train()
     encoded = module.encode(batch)
     terms = module.terms(batch, encoded, 0)
@@ -173,18 +261,24 @@ def test_the_terms_of_a_training_step_pair_by_pair(tmp_path: Path) -> None:
     pools = zip(features(module, batch, averaged=True), features(module, earlier, averaged=True), strict=True)
     image_pool, text_pool = (torch.cat(pool) for pool in pools)
     images, texts = features(module, batch, averaged=False)
-    itc = slow_contrast(images, texts, image_pool, text_pool, CONTRASTIVE.temperature, CONTRASTIVE.distillation)
+    itc = slow_contrast(
+        images,
+        texts,
+        image_pool,
+        text_pool,
+        [*names, *earlier_names],
+        CONTRASTIVE.temperature,
+        CONTRASTIVE.distillation,
+    )
     assert float(terms.itc) == pytest.approx(itc, rel=1e-4)
 
     other_image, other_text = (places.tolist() for places in module.negatives(encoded, 0))
     rows = range(len(batch))
+    for others in (other_image, other_text):
+        assert not any(share(names[row], names[others[row]]) for row in rows)
     pairs = [(row, row, 1) for row in rows]
     pairs += [(other_image[row], row, 0) for row in rows] + [(row, other_text[row], 0) for row in rows]
-    itm = 0.0
-    for image_place, text_place, label in pairs:
-        image, ids, mask = alone(batch, image_place, text_place)
-        joint = module.encoder(module.encoder.vision.normalize(image), ids, mask)[0, 0]
-        itm -= float(module.matching_head(joint).log_softmax(0)[label]) / len(pairs)
+    itm = slow_matching(module, batch, pairs)
     assert float(terms.itm) == pytest.approx(itm, rel=1e-4)
 
     masked = mask_tokens(
@@ -251,8 +345,8 @@ def test_training_moves_the_copies_once_a_step_and_queues_training_pairs_only(tm
     path = tmp_path / "stage.ckpt"
     trainer.save_checkpoint(path)
     loaded = ContrastivePretrain.load_from_checkpoint(path, weights_only=True)
-    assert torch.equal(loaded.queue.image, module.queue.image)
-    assert loaded.queue.enqueued == 16
+    for name, held in module.queue.named_buffers():
+        assert torch.equal(loaded.queue.get_buffer(name), held), name
     assert loaded.contrastive == CONTRASTIVE
     # What was queued last came from the copies as they were then, before the step that followed.
     loaded.momentum.load_state_dict(old, strict=False)
@@ -292,7 +386,7 @@ def two_steps(halves: list[VQABatch]) -> tuple[list[float], dict[str, Tensor]]:
         module.zero_grad()
         encoded = module.encode(batch)
         loss = module.contrast(encoded) + module.matching(batch, encoded)
-        module.queue.enqueue(encoded.image_pool, encoded.text_pool)
+        module.queue.enqueue(encoded.pool)
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.item())
     assert module.queue.enqueued == 8
@@ -300,7 +394,12 @@ def two_steps(halves: list[VQABatch]) -> tuple[list[float], dict[str, Tensor]]:
 
 
 def joined() -> list[VQABatch]:
-    return [vqa_batch(4, seed=seed) for seed in (0, 1)]
+    """Pairs of both ranks share an image or a caption, within a batch and with the queued one."""
+    names = [
+        [("a", "1"), ("b", "2"), ("a", "3"), ("c", "2")],
+        [("d", "4"), ("a", "1"), ("e", "4"), ("c", "5")],
+    ]
+    return [named(vqa_batch(4, seed=seed), names[seed]) for seed in (0, 1)]
 
 
 def part(batch: VQABatch, rows: slice) -> VQABatch:
@@ -311,6 +410,8 @@ def part(batch: VQABatch, rows: slice) -> VQABatch:
         image=batch.image[rows],
         input_ids=batch.input_ids[rows, :length],
         attention_mask=batch.attention_mask[rows, :length],
+        image_names=batch.image_names[rows],
+        texts=batch.texts[rows],
     )
 
 
