@@ -42,7 +42,8 @@ def perturbation(
         parameters: The weights theta, of any shapes.
         moments: The first moments m, shaped like the weights.
         adaptive: Whether the size follows the ratio of the norms; without, it is `fixed_weight`.
-        delta: Norm of the unclipped adaptive perturbation, as a share of the weights' norm.
+        delta: Norm of the unclipped adaptive perturbation, as a share of the weights' norm; far above `epsilon` it
+            hardly changes the result.
         fixed_weight: Factor on m where `adaptive` is false.
         epsilon: Largest change of an element, as a share of its magnitude.
         norm: Norms over all `parameters` together ("encoder") or over each tensor by itself ("tensor").
@@ -121,7 +122,10 @@ class WeightPerturbation(Callback):
         modules: Dotted names of the submodules to perturb. `norm="encoder"` takes its norms over each of them
             by itself; a parameter that two of them share belongs to the first.
         adaptive: Scale by the ratio of weight norm to moment norm, else by `fixed_weight`.
-        delta: Size of the adaptive perturbation; the paper gives no value.
+        delta: Size of the adaptive perturbation, as a share of the weights' norm before clipping; the paper gives no
+            value. At the paper's epsilon it hardly matters: nearly every element meets the bound, and the shift is
+            close to epsilon * |weight| * sign(moment). In the embedded pre-training, delta 0.005, 0.05 and 0.5 gave
+            norm ratios of 0.0006, 0.0009 and 0.0010, with 76, 96 and 99.6 % clipped. The size is chosen by epsilon.
         fixed_weight: Factor on the first moment where `adaptive` is false; the paper's 0.05.
         epsilon: Clipping margin as a share of each weight's magnitude; the paper's 0.001.
         norm: Norms over the whole named module ("encoder"), or tensor by tensor ("tensor").

@@ -77,6 +77,7 @@ def mask_tokens(
     ratio: float,
     generator: Generator,
     word_ids: Tensor | None = None,
+    always_mask: bool = False,
 ) -> MaskedTokens:
     """Hide a random share of each text's tokens: 80 % by the mask token, 10 % by a random one, 10 % left (BERT).
 
@@ -88,6 +89,7 @@ def mask_tokens(
         ratio: share of the units that is chosen, rounded; at least one where a text has any.
         generator: source of randomness, on the device of `input_ids`.
         word_ids: (B, L) int64, -1 at special tokens; given, whole words are chosen instead of tokens.
+        always_mask: hide every chosen token by the mask token (GGP section 2.2.2).
 
     Returns:
         The changed ids and the labels, both (B, L).
@@ -106,6 +108,8 @@ def mask_tokens(
     ranks = scores.argsort(dim=1).argsort(dim=1)
     hidden = (ranks < chosen[:, None]).gather(1, units) & maskable
     labels = torch.where(hidden, input_ids, IGNORED)
+    if always_mask:
+        return MaskedTokens(torch.where(hidden, mask_token_id, input_ids), labels)
     fate = torch.rand(input_ids.shape, generator=generator, device=device)
     random_ids = torch.randint(vocab_size, input_ids.shape, generator=generator, device=device)
     changed = torch.where(hidden & (fate < 0.8), mask_token_id, input_ids)

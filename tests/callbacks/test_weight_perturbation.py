@@ -162,10 +162,11 @@ def call(
     m: list[Tensor],
     *,
     adaptive: bool = True,
+    delta: float = DELTA,
     epsilon: float = 1e6,
     norm: Literal["encoder", "tensor"] = "encoder",
 ) -> list[Tensor]:
-    return perturbation(theta, m, adaptive=adaptive, delta=DELTA, fixed_weight=FIXED, epsilon=epsilon, norm=norm)
+    return perturbation(theta, m, adaptive=adaptive, delta=delta, fixed_weight=FIXED, epsilon=epsilon, norm=norm)
 
 
 def flat(values: list[Tensor]) -> Tensor:
@@ -199,6 +200,23 @@ def test_clipped_to_a_share_of_each_weight(norm: Literal["encoder", "tensor"], a
     torch.testing.assert_close(ratio, flat(clipped).norm() / flat(theta).norm())
     torch.testing.assert_close(share, (loose.abs() >= bound).float().mean())
     assert 0 < share < 1
+
+
+@pytest.mark.parametrize("norm", ["encoder", "tensor"])
+def test_far_above_epsilon_delta_hardly_matters_and_epsilon_sets_the_size(norm: Literal["encoder", "tensor"]) -> None:
+    """Gaussian weights and moments; the bound is met where |m / theta| > epsilon / delta in units of their norms."""
+    generator = torch.Generator().manual_seed(0)
+    theta, m = ([torch.randn(100, 100, generator=generator) for _ in range(2)] for _ in range(2))
+
+    def ratio(delta: float, epsilon: float) -> float:
+        return float(statistics(theta, call(theta, m, norm=norm, delta=delta, epsilon=epsilon), epsilon)[0])
+
+    assert ratio(0.005, 1e-3) > 0.9e-3
+    assert ratio(0.5, 1e-3) < 1e-3 * (1 + 1e-5)
+    for epsilon in (1e-4, 1e-3):
+        assert ratio(0.05, epsilon) == pytest.approx(epsilon, rel=0.02)
+    # Below epsilon it is delta that sets the size.
+    assert ratio(1e-4, 1e-3) == pytest.approx(1e-4, rel=0.1)
 
 
 def test_fixed_weight() -> None:

@@ -67,7 +67,13 @@ def texts(rows: int, real: list[int], length: int) -> tuple[Tensor, Tensor]:
 
 
 def hide(
-    ids: Tensor, special: Tensor, *, ratio: float = 0.15, seed: int = 0, words: Tensor | None = None
+    ids: Tensor,
+    special: Tensor,
+    *,
+    ratio: float = 0.15,
+    seed: int = 0,
+    words: Tensor | None = None,
+    always_mask: bool = False,
 ) -> MaskedTokens:
     return mask_tokens(
         ids,
@@ -77,6 +83,7 @@ def hide(
         ratio=ratio,
         generator=seeded(seed),
         word_ids=words,
+        always_mask=always_mask,
     )
 
 
@@ -119,6 +126,15 @@ def test_hidden_tokens_become_mask_random_or_stay_in_bert_shares() -> None:
     assert random.max() >= 0.95 * VOCABULARY
     share = hidden[:, 1:51].float().mean(0)
     assert (share - 0.5).abs().max() < 4.5 * 0.5 / 400**0.5
+
+
+def test_where_every_hidden_token_is_masked_the_same_ones_are_chosen() -> None:
+    ids, special = texts(40, [50], 52)
+    bert, masked = (hide(ids, special, ratio=0.5, always_mask=always) for always in (False, True))
+    assert torch.equal(masked.labels, bert.labels)
+    hidden = masked.labels != IGNORED
+    assert (masked.input_ids[hidden] == MASK).all()
+    assert torch.equal(masked.input_ids[~hidden], ids[~hidden])
 
 
 def test_a_token_mask_depends_on_the_generator_alone() -> None:

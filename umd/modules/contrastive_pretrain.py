@@ -40,7 +40,7 @@ class ContrastiveConfig:
         momentum: decay of the momentum encoders' moving average, per optimizer step.
         distillation: weight of the momentum encoders' opinion in the contrastive targets, constant.
         temperature: where the learned temperature starts.
-        text_mask_ratio: share of tokens that are hidden.
+        text_mask_ratio: share of tokens that are hidden, each by the mask token.
         mask_seed: seed of masks and negatives.
     """
 
@@ -273,6 +273,7 @@ class ContrastivePretrain(GGPStage):
             vocab_size=self.encoder.text.vocab_size,
             ratio=self.contrastive.text_mask_ratio,
             generator=self.generator(self.contrastive.mask_seed, 1, *key),
+            always_mask=True,
         )
         text = self.encoder.text(masked.input_ids, batch.attention_mask)
         joint = self.encoder.fuse(text, batch.attention_mask, encoded.image)

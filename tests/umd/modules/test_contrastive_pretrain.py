@@ -288,6 +288,7 @@ def test_the_terms_of_a_training_step_pair_by_pair(tmp_path: Path) -> None:
         vocab_size=VOCABULARY,
         ratio=CONTRASTIVE.text_mask_ratio,
         generator=module.generator(CONTRASTIVE.mask_seed, 1, 0),
+        always_mask=True,
     )
     changed, mlm = replace(batch, input_ids=masked.input_ids), []
     for row in rows:
