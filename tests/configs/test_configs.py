@@ -45,6 +45,7 @@ SHORT = [
     "--trainer.limit_val_batches=1",
     "--trainer.limit_test_batches=1",
     "--trainer.val_check_interval=null",
+    "--trainer.check_val_every_n_epoch=1",
     "--trainer.accumulate_grad_batches=1",
     "--trainer.num_sanity_val_steps=0",
     "--trainer.accelerator=cpu",

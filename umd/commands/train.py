@@ -96,7 +96,8 @@ class UMDCLI(LightningCLI):
 
     def _plain_config(self) -> dict[str, Any]:
         parser = self._parser(self.subcommand)
-        plain: dict[str, Any] = yaml.safe_load(parser.dump(self.config[self.subcommand]))
+        # With what was set to null: a training that goes on would take the default instead.
+        plain: dict[str, Any] = yaml.safe_load(parser.dump(self.config[self.subcommand], skip_none=False))
         return plain
 
     def _check_free(self) -> None:

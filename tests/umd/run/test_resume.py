@@ -136,6 +136,32 @@ def test_a_training_goes_on_as_if_it_had_never_stopped(
         shutil.rmtree(folder)
 
 
+def test_validation_that_is_counted_over_epochs_goes_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four batches between two validations, three in an epoch, two in an optimizer step: all fall apart."""
+    kept: list[Path] = []
+    write = AtomicCheckpointIO.save_checkpoint
+
+    def write_and_keep(self: AtomicCheckpointIO, checkpoint: dict[str, Any], path: Path, **options: Any) -> None:  # noqa: ANN401
+        write(self, checkpoint, path, **options)
+        if Path(path).name == "last.ckpt":
+            kept.append(tmp_path / f"kept-{len(kept)}")
+            shutil.copytree(Path(path).parents[1], kept[-1])
+
+    over_epochs = ["--trainer.check_val_every_n_epoch=null", "--trainer.val_check_interval=4"]
+    with monkeypatch.context() as patch:
+        patch.setattr(AtomicCheckpointIO, "save_checkpoint", write_and_keep)
+        folder = start(
+            "pretrain", tmp_path / "run", *over_epochs, "--trainer.accumulate_grad_batches=2", "--trainer.max_epochs=4"
+        )
+    assert len(kept) == 3
+    wanted = folder.rename(tmp_path / "wanted")
+    for moment in kept[:2]:
+        shutil.copytree(moment, folder)
+        run(["fit", f"--ckpt_path={folder / 'checkpoints' / 'last.ckpt'}"])
+        same_checkpoints(folder / "checkpoints", wanted / "checkpoints", {"best.ckpt", "last.ckpt"})
+        shutil.rmtree(folder)
+
+
 def test_an_optimizer_goes_on_with_what_was_changed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = start("pretrain", tmp_path / "run")
     optimizer = {"lr": "1e-4", "weight_decay": "0.3", "schedule": "constant_with_warmup", "warmup_ratio": "0"}
