@@ -13,6 +13,7 @@ from umd.batch import VQABatch
 from umd.encoders.ggp import GGPConfig, GGPEncoder, build_bert
 from umd.files import UserError
 from umd.heads.answer_decoder import AnswerDecoder
+from umd.heads.measuring import measuring
 from umd.metrics.vqa import VQA_REPORT_COLUMNS, VQAAccuracy
 from umd.modules.base import from_plain
 from umd.modules.contributions import Contributions
@@ -64,8 +65,10 @@ class States:
 class VQAGenerator(Contributions[GGPEncoder], GGPStage):
     """Write each question's answer, and answer in two ways: by ranking candidates, and freely.
 
-    A modality's contribution (Eq. 10 of UMD) is the likelihood of the true answer per token, its geometric mean,
-    where the multi-modal encoder gets zeros in place of the other modality's tokens.
+    A modality's contribution (Eq. 10 of UMD) is the likelihood of the true answer where the multi-modal encoder gets
+    the other modality's tokens of another question: what this modality says whatever the other one does. (With zeros
+    in their place, which it never saw, a decoder of longer answers that the image alone decides gave language as much
+    as vision.)
 
     Args:
         encoder: GGP's encoder, as in the checkpoint that `init_from` names.
@@ -183,22 +186,28 @@ class VQAGenerator(Contributions[GGPEncoder], GGPStage):
             raise UserError("written answers can only be read with a data module for question answering")
         return data
 
-    @torch.no_grad()
     def contributions(self, batch: VQABatch, image: Tensor, text: Tensor) -> dict[str, Tensor]:
-        """Each modality's likelihood of the true answer per token, the other one's tokens zero; (B,) each.
+        """Each modality's likelihood of the true answer, beside the other one of the question before; (B,) each.
+
+        A batch of a single question has no other: both are zero, and neither is ahead.
 
         Args:
             batch: the questions.
             image: (B, 1 + P, W) from the vision encoder.
             text: (B, L, D) from the text encoder.
         """
-        alone = {"language": (text, torch.zeros_like(image)), "vision": (torch.zeros_like(text), image)}
-        lengths = batch.answer_attention_mask[:, 1:].sum(1)
-        found = {}
-        for name, (words, patches) in alone.items():
-            joint = self.encoder.fuse(words, batch.attention_mask, patches)
-            found[name] = (self.log_likelihood(batch, States(joint, batch.attention_mask)) / lengths).exp()
-        return found
+        mask = batch.attention_mask
+        alone = {
+            "language": (text, mask, image.roll(1, 0)),
+            "vision": (text.roll(1, 0), mask.roll(1, 0), image),
+        }
+        with measuring(self.encoder, self.decoder):
+            if len(batch) == 1:
+                return {name: text.new_zeros(1) for name in alone}
+            return {
+                name: self.log_likelihood(batch, States(self.encoder.fuse(words, real, patches), real)).exp()
+                for name, (words, real, patches) in alone.items()
+            }
 
     def training_step(self, batch: VQABatch, batch_idx: int) -> Tensor:
         """The language-model loss: minus the log-likelihood of the true answers, averaged over questions."""

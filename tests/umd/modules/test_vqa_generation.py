@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -167,16 +168,17 @@ class Steps(Callback):
 
 
 def likelihood_alone(module: VQAGenerator, batch: VQABatch) -> dict[str, float]:
-    """The sum over questions of each modality's likelihood per token, the other modality's tokens zero."""
+    """The sum over questions of the true answer's likelihood, the other modality taken from the question before."""
     sums = {"language": 0.0, "vision": 0.0}
     image = module.encoder.vision(module.encoder.vision.normalize(batch.image))
-    text = module.encoder.text(batch.input_ids, batch.attention_mask)
-    for name, kept in (("language", (1, 0)), ("vision", (0, 1))):
-        joint = module.encoder.fuse(kept[0] * text, batch.attention_mask, kept[1] * image)
-        for row in range(len(batch)):
-            ids = batch.answer_input_ids[row][batch.answer_attention_mask[row]].tolist()
-            states = one(States(joint, batch.attention_mask), row)
-            sums[name] += float(torch.tensor(slow_likelihood(module.decoder, states, ids) / (len(ids) - 1)).exp())
+    for row in range(len(batch)):
+        ids = batch.answer_input_ids[row][batch.answer_attention_mask[row]].tolist()
+        for name, (text_row, image_row) in (("language", (row, row - 1)), ("vision", (row - 1, row))):
+            real = batch.attention_mask[text_row]
+            mask = torch.ones(1, int(real.sum()), dtype=torch.bool)
+            text = module.encoder.text(batch.input_ids[text_row][real][None], mask)
+            states = States(module.encoder.fuse(text, mask, image[image_row][None]), mask)
+            sums[name] += math.exp(slow_likelihood(module.decoder, states, ids))
     return sums
 
 
@@ -194,6 +196,53 @@ def test_a_step_reaches_every_parameter_and_adds_up_contributions(tmp_path: Path
     for name, value in steps.contributions[0].items():
         assert value == pytest.approx(wanted[0][name] + wanted[1][name], rel=1e-3)
     assert module.modality_contributions() == {}
+
+
+def decided_batch(decides: str, seed: int, size: int = 64) -> VQABatch:
+    """Questions with one telling word about images of one colour; answers of three words, of which one matters."""
+    generator = torch.Generator().manual_seed(seed)
+    words, colours = (torch.randint(8, (size,), generator=generator) for _ in range(2))
+    column = torch.ones(size, dtype=torch.int64)
+    answer = 20 + (words if decides == "language" else colours)
+    corners = torch.cartesian_prod(*[torch.tensor([0, 255], dtype=torch.uint8)] * 3)
+    ids = torch.stack([START * column, 10 * column, 12 + words, 11 * column, END * column], dim=1)
+    return replace(
+        vqa_batch(size),
+        image=corners[colours][:, :, None, None].expand(-1, -1, 32, 32),
+        input_ids=ids,
+        attention_mask=ids > 0,
+        answer_input_ids=torch.stack([START * column, 30 * column, answer, 31 * column, END * column], dim=1),
+        answer_attention_mask=torch.ones(size, 5, dtype=torch.bool),
+    )
+
+
+@pytest.mark.parametrize("decides", ["language", "vision"])
+def test_contributions_tell_which_modality_decides(decides: str) -> None:
+    torch.manual_seed(0)
+    module = VQAGenerator(encoder=ENCODER, optimizer=OPTIMIZER, decoder=DECODER, answers=CANDIDATES).train()
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
+    for step in range(100):
+        batch = decided_batch(decides, step)
+        optimizer.zero_grad()
+        (-module.log_likelihood(batch, module(batch)).mean()).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    batch = decided_batch(decides, 1000)
+    with torch.no_grad():
+        image = module.encoder.vision(module.encoder.vision.normalize(batch.image))
+        text = module.encoder.text(batch.input_ids, batch.attention_mask)
+    before = torch.get_rng_state()
+    found = module.contributions(batch, image, text)
+    assert torch.equal(torch.get_rng_state(), before), "no dropout is drawn"
+    assert module.decoder.layers.training
+    rho = float(found["language"].sum() / found["vision"].sum())
+    assert rho >= 3 if decides == "language" else rho <= 1 / 3
+
+
+def test_a_question_alone_has_no_contributions() -> None:
+    module, batch = stage(), vqa_batch(1)
+    image = module.encoder.vision(module.encoder.vision.normalize(batch.image))
+    text = module.encoder.text(batch.input_ids, batch.attention_mask)
+    assert all(values.tolist() == [0.0] for values in module.contributions(batch, image, text).values())
 
 
 def test_a_checkpoint_needs_nothing_else(tmp_path: Path) -> None:
