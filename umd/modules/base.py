@@ -157,6 +157,19 @@ class Stage(LightningModule, Generic[EncoderT]):
         schedule = build_schedule(optimizer, self.optimizer_config, int(steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Lightning's own
+        """The gradient of a micro-batch's share of the mean over its optimizer step's micro-batches.
+
+        Lightning divides by `accumulate_grad_batches` also in an epoch's last step, which may hold fewer.
+        """
+        super().backward(loss * self._share_of_step(), *args, **kwargs)
+
+    def _share_of_step(self) -> float:
+        """What Lightning's share, one part of `accumulate_grad_batches`, is to be multiplied by."""
+        accumulated, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
+        first = self.trainer.fit_loop.batch_idx // accumulated * accumulated
+        return max(1.0, accumulated / (batches - first))
+
     def optimizer_step(
         self,
         epoch: int,
