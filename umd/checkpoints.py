@@ -97,12 +97,14 @@ class HandOver:
         resized: position tables that were interpolated to another patch grid.
         missing: names that the new stage has under the prefixes and the checkpoint has not.
         left_over: names in the checkpoint that were not used.
+        settings: what the earlier stage was made with.
     """
 
     loaded: int
     resized: tuple[str, ...]
     missing: tuple[str, ...]
     left_over: tuple[str, ...]
+    settings: Mapping[str, Any]
 
     def __str__(self) -> str:
         parts = [f"{self.loaded} tensors taken over"]
@@ -140,7 +142,8 @@ def hand_over(
         UserError: no name in common, a tensor of another shape, or a part (such as the encoder) that has
             tensors on one side only.
     """
-    source = dict(translate(read_checkpoint(path)["state_dict"]))
+    checkpoint = read_checkpoint(path)
+    source = dict(translate(checkpoint["state_dict"]))
     wanted = {name: value for name, value in module.state_dict().items() if name.startswith(tuple(prefixes))}
     state = {name: source[name] for name in wanted if name in source}
     if not state:
@@ -179,4 +182,5 @@ def hand_over(
         resized=tuple(resized),
         missing=tuple(sorted(wanted.keys() - state.keys())),
         left_over=tuple(sorted(source.keys() - state.keys())),
+        settings=checkpoint.get("hyper_parameters", {}),
     )

@@ -137,7 +137,7 @@ class PairQueue(nn.Module):
             self.register_buffer(name, torch.zeros(size, width))
             self.register_buffer(f"{name}_identity", torch.zeros(size, dtype=torch.int64))
         self.register_buffer("enqueued", torch.zeros((), dtype=torch.int64))
-        self.register_load_state_dict_pre_hook(_empty_without_identities)
+        self.register_load_state_dict_pre_hook(_empty_without_identities)  # type: ignore[no-untyped-call]
 
     def pairs(self) -> PairPool:
         """The F pairs it holds, F <= size; views, not copies."""

@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from torch import Generator, Tensor
 from torch.optim import Optimizer
 
-from umd.checkpoints import SETTINGS_KEY, arguments_of, hand_over, public_name, to_plain
+from umd.checkpoints import SETTINGS_KEY, HandOver, arguments_of, hand_over, public_name, to_plain
 from umd.encoders.interfaces import PairEncoder
 from umd.files import UserError
 from umd.optim import OptimizerConfig, ParameterGroup, build_adamw, build_schedule, check_partition
@@ -119,7 +119,7 @@ class Stage(LightningModule, Generic[EncoderT]):
             lacking = [name for name in report.missing if name.startswith("encoder.")]
             if lacking:
                 raise UserError(f"'{self.init_from}' lacks weights of the encoder: {', '.join(lacking[:5])}")
-            self.after_hand_over(report.missing)
+            self.after_hand_over(report)
             logger.info("%s: %s", self.init_from, report)
 
     def check_tokenizer(self) -> None:
@@ -141,8 +141,8 @@ class Stage(LightningModule, Generic[EncoderT]):
         """The earlier stage's weights under the names, and in the shapes, that they have here."""
         return weights
 
-    def after_hand_over(self, missing: Sequence[str]) -> None:
-        """Called once the earlier stage's weights are in, with the names that it did not have."""
+    def after_hand_over(self, report: HandOver) -> None:
+        """Called once the earlier stage's weights are in."""
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own type for this is a large union
         """AdamW over the groups, with the warm-up and decay of the settings, stepped every optimizer step."""
@@ -167,8 +167,9 @@ class Stage(LightningModule, Generic[EncoderT]):
     def _share_of_step(self) -> float:
         """What Lightning's share, one part of `accumulate_grad_batches`, is to be multiplied by."""
         accumulated, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
-        first = self.trainer.fit_loop.batch_idx // accumulated * accumulated
-        return max(1.0, accumulated / (batches - first))
+        held = batches - self.trainer.fit_loop.batch_idx // accumulated * accumulated
+        # Going on amid an epoch without `ExactResume`, Lightning counts on beyond its end.
+        return accumulated / held if 0 < held < accumulated else 1.0
 
     def optimizer_step(
         self,

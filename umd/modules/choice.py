@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, get_args
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from umd.batch import ImageTextBatch
+from umd.checkpoints import HandOver
 from umd.encoders import EncoderConfig, MultimodalEncoder, Pooled
 from umd.files import UserError
 from umd.heads.split_head import Contribution, SplitHead
@@ -17,6 +19,8 @@ from umd.modules.contributions import Contributions
 from umd.modules.outcomes import Row, report_heading
 from umd.modules.umd_stage import UMDStage
 from umd.optim import OptimizerConfig, ParameterGroup
+
+logger = logging.getLogger(__name__)
 
 Inputs = Literal["both", "image", "text"]
 
@@ -49,8 +53,9 @@ class ChoiceStage(Contributions[MultimodalEncoder], UMDStage, Generic[BatchT, Sc
             it is a baseline of one modality: no fusion, half of z, and no contributions.
         optimizer: AdamW and its schedule.
         init_from: checkpoint of an earlier stage; null starts from the encoders' own weights.
-        contribution: how a modality's contribution (Eq. 10) is measured: by its half of the head's last layer
-            ("last_layer"), or by the whole head with the other half of z set to zero ("masked_head").
+        contribution: how a modality's contribution (Eq. 10) is measured: by the whole head with the other half of z
+            set to zero ("masked_head"), or by its half of the head's last layer ("last_layer", only to reproduce the
+            released code: it stays at chance whatever decides).
         inputs: "both", or one of "image" and "text" for a control that never sees the other: images turn
             uniformly grey, or texts are cut to their start token.
     """
@@ -118,6 +123,26 @@ class ChoiceStage(Contributions[MultimodalEncoder], UMDStage, Generic[BatchT, Sc
 
     # The head
 
+    def on_fit_start(self) -> None:
+        """Say where contributions are measured as in the released code."""
+        super().on_fit_start()
+        if self.contribution == "last_layer" and self.encoder.modalities == 2:
+            logger.warning(
+                "contribution is 'last_layer', as in the released code: it stays at chance whatever decides, and which "
+                "modality GM-Coord slows is a coin flip. 'masked_head' tells them apart"
+            )
+
+    def after_hand_over(self, report: HandOver) -> None:
+        """Say where the earlier training measured contributions in another way."""
+        earlier = report.settings.get("contribution", self.contribution)
+        if earlier != self.contribution:
+            logger.info(
+                "'%s' was trained with contribution '%s'; this training goes by '%s'",
+                self.init_from,
+                earlier,
+                self.contribution,
+            )
+
     def setup(self, stage: str) -> None:
         """Take the names from the data where none were given."""
         if not hasattr(self, "head"):
@@ -179,9 +204,9 @@ class ChoiceStage(Contributions[MultimodalEncoder], UMDStage, Generic[BatchT, Sc
         """The loss of one batch; contributions are added to this step's sums."""
         labels = self.labels(batch)
         pooled = self.pool(batch)
+        logits: Tensor = self.head(pooled)
         if self.encoder.modalities == 2:
             self.add_contributions(self.head.contributions(pooled, labels, self.contribution))
-        logits: Tensor = self.head(pooled)
         loss = self.loss(logits, labels)
         correct = (logits.detach().argmax(1) == labels).float().mean() * 100
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))

@@ -26,8 +26,9 @@ class Classification(ChoiceStage[ClassificationBatch, ClassificationScores]):
         optimizer: AdamW and its schedule.
         init_from: checkpoint of MR-Pretrain or TD-Calib; null starts from the encoders' own weights.
         classes: names of the classes; null takes the data module's when training starts.
-        contribution: how a modality's contribution (Eq. 10) is measured: by its half of the head's last layer
-            ("last_layer"), or by the whole head with the other half of z set to zero ("masked_head").
+        contribution: how a modality's contribution (Eq. 10) is measured: by the whole head with the other half of z
+            set to zero ("masked_head"), or by its half of the head's last layer ("last_layer", only to reproduce the
+            released code: it stays at chance whatever decides).
         inputs: "both", or one of "image" and "text" for a control that never sees the other: images turn
             uniformly grey, or texts are cut to their start token.
     """
@@ -44,7 +45,7 @@ class Classification(ChoiceStage[ClassificationBatch, ClassificationScores]):
         ),
         init_from: str | None = None,
         classes: list[str] | None = None,
-        contribution: Contribution = "last_layer",
+        contribution: Contribution = "masked_head",
         inputs: Inputs = "both",
     ) -> None:
         super().__init__(encoder, optimizer, init_from, contribution, inputs)

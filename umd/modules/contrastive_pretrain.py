@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from umd.batch import ImageTextBatch
+from umd.checkpoints import HandOver
 from umd.distributed import gather, largest, rank_and_ranks
 from umd.encoders.fusion import initialize
 from umd.encoders.ggp import GGPConfig
@@ -179,7 +180,7 @@ class ContrastivePretrain(GGPStage):
             self.momentum.eval()
         return self
 
-    def after_hand_over(self, missing: Sequence[str]) -> None:
+    def after_hand_over(self, report: HandOver) -> None:
         """The momentum encoders start as copies of what was taken over."""
         self.momentum.load_state_dict(self._averaged().state_dict())
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from umd.batch import ImageTextBatch
+from umd.checkpoints import HandOver
 from umd.encoders import EncoderConfig
 from umd.losses.masked_image import MaskedImage, patch_statistics, patchify, unpatchify
 from umd.losses.objective import Objective
@@ -159,9 +160,9 @@ class ReconstructionModule(UMDStage):
             tables |= {name.replace("encoder.", "teacher.", 1): grid for name, grid in tables.items()}
         return tables
 
-    def after_hand_over(self, missing: Sequence[str]) -> None:
+    def after_hand_over(self, report: HandOver) -> None:
         """Start the teacher from the student where the earlier stage had none."""
-        if self.has_teacher and any(name.startswith("teacher.") for name in missing):
+        if self.has_teacher and any(name.startswith("teacher.") for name in report.missing):
             self.teacher.load_state_dict(self.encoder.state_dict())
 
     def train(self, mode: bool = True) -> Self:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from umd.batch import ImageTextBatch, RetrievalBatch
+from umd.checkpoints import HandOver
 from umd.encoders import EncoderConfig, Features, MultimodalEncoder, Pooled
 from umd.files import UserError
 from umd.heads.pair_scorer import PairScorer
@@ -89,9 +90,9 @@ class Retrieval(Contributions[MultimodalEncoder], UMDStage):
                 mine[f"scorer.linear.{part}"] = rows[1:]
         return mine
 
-    def after_hand_over(self, missing: Sequence[str]) -> None:
+    def after_hand_over(self, report: HandOver) -> None:
         """Say where the score starts at random."""
-        if any(name.startswith("scorer.") for name in missing):
+        if any(name.startswith("scorer.") for name in report.missing):
             logger.warning("'%s' has no matching head: the score starts at random", self.init_from)
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:

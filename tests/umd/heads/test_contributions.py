@@ -112,9 +112,10 @@ def test_under_autocast_a_look_at_contributions_changes_no_gradient() -> None:
         gradients.append({name: parameter.grad for name, parameter in head.named_parameters()})
     without, with_look = gradients
     for name, gradient in without.items():
+        again = with_look[name]
         assert gradient is not None
-        assert with_look[name] is not None
-        assert torch.equal(gradient, with_look[name]), name
+        assert again is not None
+        assert torch.equal(gradient, again), name
     # What makes it so, told on a torch whose autocast would not do it anyway: nothing converted is kept.
     assert all(gradient == cache for gradient, cache in remembered)
     assert torch.is_autocast_cache_enabled()

@@ -19,6 +19,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from tests.synthetic import ANSWERS, ENCODER, M3AE, OPTIMIZER, RECONSTRUCTION, Batches, quiet_trainer, vqa_batch
 from umd.files import UserError
 from umd.heads.image_decoder import ImageDecoder
+from umd.heads.split_head import SplitHead
 from umd.losses.views import Views
 from umd.masking import IGNORED
 from umd.modules import MRPretrain, TDCalib, VQAClassifier
@@ -548,6 +549,45 @@ def test_contributions_are_summed_over_the_micro_batches_of_a_step(tmp_path: Pat
     assert module.modality_contributions() == {}
 
 
+def test_under_autocast_contributions_change_no_gradient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gradients(Callback):
+        found: dict[str, Tensor]
+
+        def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+            self.found = {name: p.grad.clone() for name, p in pl_module.named_parameters() if p.grad is not None}
+
+    def gradients() -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        module, seen = VQAClassifier(ENCODER, OPTIMIZER, answers=list(ANSWERS)), Gradients()
+        quiet_trainer(tmp_path, seen, max_steps=1, precision="bf16-mixed").fit(module, datamodule=data(1))
+        return seen.found
+
+    with_them = gradients()
+    monkeypatch.setattr(SplitHead, "contributions", lambda *_: {})
+    without = gradients()
+    assert with_them.keys() == without.keys()
+    assert {"head.hidden.0.weight", "head.last.weight"} <= without.keys()
+    assert all(torch.equal(gradient, with_them[name]) for name, gradient in without.items())
+
+
+def test_a_training_by_the_released_codes_contributions_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    released = VQAClassifier(ENCODER, OPTIMIZER, answers=list(ANSWERS), contribution="last_layer")
+    trainer = quiet_trainer(tmp_path, max_steps=1)
+    trainer.fit(released, datamodule=data(1))
+    assert "contribution is 'last_layer', as in the released code" in caplog.text
+    path = str(tmp_path / "released.ckpt")
+    trainer.save_checkpoint(path)
+    assert VQAClassifier.load_from_checkpoint(path, weights_only=True).contribution == "last_layer"
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        anew = VQAClassifier(ENCODER, OPTIMIZER, answers=list(ANSWERS), init_from=path)
+        quiet_trainer(tmp_path, max_steps=1).fit(anew, datamodule=data(1))
+    assert "was trained with contribution 'last_layer'; this training goes by 'masked_head'" in caplog.text
+    assert "as in the released code" not in caplog.text
+
+
 def test_an_answer_outside_the_vocabulary_counts_as_wrong(tmp_path: Path) -> None:
     module = VQAClassifier(ENCODER, OPTIMIZER, answers=["yes", "left lung"])
     assert module.labels(vqa_batch()).tolist() == [0, -1, 1, -1]
@@ -560,7 +600,7 @@ def test_an_answer_outside_the_vocabulary_counts_as_wrong(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"contribution": "half"}, "contribution is 'half'; allowed: last_layer"),
+        ({"contribution": "half"}, "contribution is 'half'; allowed: masked_head"),
         ({"inputs": "none"}, "inputs is 'none'; allowed: both"),
         ({"answers": []}, "empty"),
         ({"answers": ["yes", "yes"]}, "twice"),

@@ -177,6 +177,19 @@ def test_an_optimizer_goes_on_with_what_was_changed(tmp_path: Path, caplog: pyte
     assert "learning rates go on at 0.0001 (checkpoint: 0)" in caplog.text
 
 
+def test_a_training_by_the_released_codes_contributions_goes_on_with_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where its config is given again: that one does not say how contributions are measured."""
+    folder = start("vqa", tmp_path / "run", "--model.contribution=last_layer", "--test_after_fit=false")
+    config = f"--config={CONFIGS / 'vqa.yaml'}"
+    given = [*TINY, *STAGES["vqa"], *SHORT, "--trainer.max_epochs=3", "--test_after_fit=false"]
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    run(["fit", config, *given, f"--ckpt_path={checkpoint}", f"--data.root={tmp_path / 'data'}"])
+    assert read(checkpoint)["hyper_parameters"]["contribution"] == "last_layer"
+    assert "contribution is 'last_layer', as in the released code" in caplog.text
+
+
 def best_state(path: Path) -> dict[str, Any]:
     """What the checkpoint callback with a monitor knows of the best checkpoint."""
     found: dict[str, Any] = next(state for state in read(path)["callbacks"].values() if state.get("monitor"))
