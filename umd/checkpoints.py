@@ -65,8 +65,12 @@ def to_plain(value: object) -> Any:  # noqa: ANN401 - any plain value
     raise TypeError(f"a {type(value).__name__} cannot go into a checkpoint's settings")
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Any]:
     """Read a checkpoint on the CPU, as data: nothing in it is executed.
+
+    Args:
+        path: the checkpoint.
+        mapped: leave the tensors on the disk until they are read, for a look at what there is.
 
     Raises:
         UserError: no such file; or not a checkpoint, cut short, or one that would run code when read.
@@ -76,7 +80,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not is_zipfile(path):
         raise UserError(f"'{path}' is not a complete checkpoint: it was cut short or is another kind of file")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except UnpicklingError as error:
         raise UserError(
             f"'{path}' holds more than plain data and is not read, since reading it could run code"
