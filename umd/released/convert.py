@@ -26,7 +26,7 @@ from umd.released.stage import Origin, build_stage
 
 logger = logging.getLogger(__name__)
 
-_FRESH = ("image_feature_projection", "text_feature_projection", "matching_head")
+_FRESH = ("image_feature_projection", "text_feature_projection")
 # What training frameworks leave beside the weights: the types of their callbacks and settings.
 _INERT = ("pytorch_lightning", "lightning", "argparse", "pathlib", "numpy", "omegaconf", "sacred", "m3ae")
 

@@ -98,5 +98,8 @@ def _reconstruction(weights: Mapping[str, Tensor], origin: Origin, heads: Heads)
         raise UserError(f"no stage has these parts alone: {', '.join(sorted(held))}")
     encoder = encoder_settings(weights, heads, "first")
     reconstruction = decoder_settings(weights, heads, origin)
-    stage = MRPretrain if "matching_head" in held else TDCalib
-    return stage(encoder, reconstruction=reconstruction)
+    if "matching_head" in held:
+        return MRPretrain(encoder, reconstruction=reconstruction)
+    calibration = TDCalib(encoder, reconstruction=reconstruction)
+    calibration.carry_only(held)
+    return calibration

@@ -20,6 +20,8 @@ from umd.batch import ImageTextBatch, RetrievalBatch
 from umd.files import UserError
 from umd.metrics.retrieval import recall, recall_report, true_ranks
 from umd.modules import MRPretrain, Retrieval, TDCalib
+from umd.modules.objectives import Preset
+from umd.modules.umd_stage import UMDStage
 from umd.optim import OptimizerConfig
 
 DROPLESS = replace(ENCODER, text_options={**ENCODER.text_options, "dropout": 0.0})
@@ -344,14 +346,23 @@ def test_a_first_pass_that_nothing_has_trained_is_refused(tmp_path: Path) -> Non
             quiet_trainer(tmp_path, max_steps=1).fit(given, datamodule=Pairs([pairs(negatives=2)]))
 
 
-@pytest.mark.parametrize("stage", [MRPretrain, TDCalib])
-def test_the_score_starts_as_the_matching_heads_match_row(stage: Any, tmp_path: Path) -> None:  # noqa: ANN401
+def train_and_save(module: UMDStage, path: Path) -> str:
+    """The checkpoint of a stage after one step."""
+    trainer = quiet_trainer(path.parent, max_epochs=1)
+    trainer.fit(module, datamodule=Batches([vqa_batch()]))
+    trainer.save_checkpoint(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_the_score_starts_as_the_matching_heads_match_row(calibrated: bool, tmp_path: Path) -> None:
     torch.manual_seed(1)
-    earlier = stage(ENCODER, OPTIMIZER, RECONSTRUCTION)
-    trainer = quiet_trainer(tmp_path, max_epochs=1)
-    trainer.fit(earlier, datamodule=Batches([vqa_batch()]))
-    trainer.save_checkpoint(tmp_path / "earlier.ckpt")
-    later = Retrieval(ENCODER, OPTIMIZER, str(tmp_path / "earlier.ckpt"))
+    earlier: MRPretrain | TDCalib = MRPretrain(ENCODER, OPTIMIZER, RECONSTRUCTION)
+    path = train_and_save(earlier, tmp_path / "pretrained.ckpt")
+    if calibrated:
+        earlier = TDCalib(ENCODER, OPTIMIZER, RECONSTRUCTION, path)
+        path = train_and_save(earlier, tmp_path / "calibrated.ckpt")
+    later = Retrieval(ENCODER, OPTIMIZER, path)
     start: dict[str, Tensor] = {}
 
     class Started(Callback):
@@ -359,18 +370,25 @@ def test_the_score_starts_as_the_matching_heads_match_row(stage: Any, tmp_path: 
             start.update({name: value.clone() for name, value in pl_module.state_dict().items()})
 
     quiet_trainer(tmp_path, Started(), max_steps=1).fit(later, datamodule=Pairs([pairs(negatives=2)]))
-    assert torch.equal(start["scorer.linear.weight"][0], earlier.matching_head.weight[1])
-    assert torch.equal(start["scorer.linear.bias"][0], earlier.matching_head.bias[1])
-    assert torch.equal(start["encoder.text_pooler.weight"], earlier.encoder.text_pooler.weight)
+    weights = earlier.state_dict()
+    assert torch.equal(start["scorer.linear.weight"][0], weights["matching_head.weight"][1])
+    assert torch.equal(start["scorer.linear.bias"][0], weights["matching_head.bias"][1])
+    assert torch.equal(start["encoder.text_pooler.weight"], weights["encoder.text_pooler.weight"])
 
 
+@pytest.mark.parametrize("preset", ["mae", "clip", None])
 def test_without_a_matching_head_the_score_starts_at_random_and_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    preset: Preset | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    earlier = MRPretrain(ENCODER, OPTIMIZER, RECONSTRUCTION)
-    weights = {name: value for name, value in earlier.state_dict().items() if not name.startswith("matching_head.")}
-    torch.save({"state_dict": weights}, tmp_path / "earlier.ckpt")
-    later = Retrieval(ENCODER, OPTIMIZER, str(tmp_path / "earlier.ckpt"))
+    """Also after a calibration, which carries the matching head along where there is one."""
+    pretrained: str | None = None
+    if preset is not None:
+        mae = MRPretrain(ENCODER, OPTIMIZER, replace(RECONSTRUCTION, preset=preset))
+        pretrained = train_and_save(mae, tmp_path / "pretrained.ckpt")
+    calibrated = TDCalib(ENCODER, OPTIMIZER, RECONSTRUCTION, pretrained)
+    path = train_and_save(calibrated, tmp_path / "calibrated.ckpt")
+    assert "matching_head.weight" not in TDCalib.load_from_checkpoint(path, weights_only=True).state_dict()
+    later = Retrieval(ENCODER, OPTIMIZER, path)
     with caplog.at_level(logging.WARNING, logger="umd"):
         quiet_trainer(tmp_path, max_steps=1).fit(later, datamodule=Pairs([pairs(negatives=2)]))
     assert "has no matching head: the score starts at random" in caplog.text
