@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -19,8 +20,15 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from callbacks.provenance import tested_checkpoint, tested_data, tested_part, versions
 from umd.files import UserError, write_whole
-from umd.protocols import HasReport
+from umd.protocols import (
+    RESULTS_SCHEMA,
+    HasLineage,
+    HasReport,
+    Report,
+    Results,
+)
 
 _KEYS: Final = ("title", "notes", "columns", "rows")
 
@@ -53,18 +61,16 @@ def table_cells(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tu
 
 
 def results_view(report: Mapping[str, Any], width: int) -> RenderableType:
-    """The report for a terminal of `width` characters: a table, or where that is too wide, a list per row."""
+    """The report for a terminal of `width` characters: a table, or where that is too wide, a list per row.
+
+    Before it becomes a list, a table folds its headers.
+    """
     headers, cells = table_cells(report["columns"], report["rows"])
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column, header in enumerate(headers):
-        table.add_column(Text(header), justify="right" if column else "left")
-    for row in cells:
-        table.add_row(*map(Text, row))
-    body: list[RenderableType] = [table]
+    tables = (_table(heads, cells) for heads in (headers, _folded(headers, cells)))
+    body: list[RenderableType] = []
+    body += [Group(table, Text("")) for table in tables if _fits(table, width)][:1]
     # What rich does to a table without room is to cut the numbers off; a list of "name value" stays readable.
-    console = Console(width=width)
-    if Measurement.get(console, console.options.update(max_width=10_000), table).maximum > width:
-        body = []
+    if not body:
         for row in cells:
             grid = Table.grid(padding=(0, 2))
             for header, text in zip(headers, row, strict=True):
@@ -74,12 +80,36 @@ def results_view(report: Mapping[str, Any], width: int) -> RenderableType:
     return Group(Text(str(report["title"]), style="bold"), *body, *notes)
 
 
+def _table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
+    for column, header in enumerate(headers):
+        table.add_column(Text(header), justify="right" if column else "left", vertical="bottom")
+    for row in cells:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _folded(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    """The headers, broken between words where their column is narrower."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)] if cells else [1] * len(headers)
+    return [
+        textwrap.fill(header, max(width, *map(len, header.split())), break_on_hyphens=False)
+        for header, width in zip(headers, widths, strict=True)
+    ]
+
+
+def _fits(table: Table, width: int) -> bool:
+    console = Console(width=width)
+    return Measurement.get(console, console.options.update(max_width=10_000), table).maximum <= width
+
+
 class ResultsTable(Callback):
     """Shows a module's test report, and writes it as `<name>.json` and `<name>.csv` into the run folder.
 
-    The run folder is the trainer's `default_root_dir`. The JSON holds title, notes, columns and rows, the CSV
-    the rows alone, both with all digits; numbers that are not finite are written as undefined (null, empty).
-    Each file is replaced in one move. In a `fast_dev_run` the table is shown and nothing is written.
+    The run folder is the trainer's `default_root_dir`. The JSON holds what `umd.protocols.Results` documents, the
+    CSV the rows alone, both with all digits; numbers that are not finite are written as undefined (null, empty).
+    Each file is replaced in one move; where that was another checkpoint's, or another test's, a line says so. In a
+    `fast_dev_run` the table is shown and nothing is written. A test of a part of the split says so in its title.
 
     Args:
         name: name of the two files without its ending.
@@ -97,6 +127,7 @@ class ResultsTable(Callback):
             raise UserError(f"name: must be a file name without a folder, got {name!r}")
         self.name = name
         self.paths: tuple[Path, ...] = ()
+        self._position = (0, 0)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a module that keeps no report.
@@ -106,6 +137,10 @@ class ResultsTable(Callback):
         """
         _reporting(pl_module)
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Remember how far the training of what is tested had come."""
+        self._position = (checkpoint["global_step"], checkpoint["epoch"])
+
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the report and show it.
 
@@ -114,6 +149,10 @@ class ResultsTable(Callback):
         """
         # Asked for on every rank, so that a module may exchange between ranks in its report.
         report = _checked(_reporting(pl_module).test_report(), pl_module)
+        limits = tested_part(trainer)
+        if limits is not None:
+            whole = "" if limits["of"] is None else f" of {limits['of']}"
+            report["title"] += f", partial: {limits['batches']}{whole} batches"
         if not trainer.is_global_zero:
             return
         fast_dev_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
@@ -121,12 +160,34 @@ class ResultsTable(Callback):
             folder = Path(trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
             self.paths = (folder / f"{self.name}.json", folder / f"{self.name}.csv")
-            write_whole(self.paths[0], json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+            lineage = list(pl_module.lineage()) if isinstance(pl_module, HasLineage) else []
+            results = Results(
+                schema=RESULTS_SCHEMA,
+                **report,
+                checkpoint=tested_checkpoint(trainer.ckpt_path, folder, *self._position),
+                training=lineage[0] if lineage else None,
+                init_from=lineage[1:],
+                test=tested_data(getattr(trainer, "datamodule", None)),
+                limits=limits,
+                versions=versions(),
+            )
+            if self.paths[0].is_file():
+                _say_what_is_replaced(self.paths[0], results)
+            write_whole(self.paths[0], json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
             write_whole(self.paths[1], _as_csv(report["columns"], report["rows"]))
         console = Console()
         console.print(results_view(report, console.width))
         if not fast_dev_run:
             rank_zero_info("Results written to %s and %s", *self.paths)
+
+
+def _say_what_is_replaced(path: Path, results: Results) -> None:
+    """Log where the results that lie there are of another checkpoint or another test."""
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    told = ("checkpoint", "test", "limits")
+    if "schema" in earlier and any(earlier[part] != results.get(part) for part in told):
+        tested = earlier["checkpoint"]["path"] if earlier["checkpoint"] else "weights in no file"
+        rank_zero_info("%s is replaced: it held a test of %s: %s", path, tested, earlier["title"])
 
 
 def _reporting(module: LightningModule) -> HasReport:
@@ -138,7 +199,7 @@ def _reporting(module: LightningModule) -> HasReport:
     return module
 
 
-def _checked(report: Mapping[str, Any], module: LightningModule) -> dict[str, Any]:
+def _checked(report: Mapping[str, Any], module: LightningModule) -> Report:
     """The report with undefined numbers as None, once its parts are known to be there."""
     source = f"{type(module).__name__}.test_report()"
     if missing := [key for key in _KEYS if key not in report]:
@@ -148,7 +209,7 @@ def _checked(report: Mapping[str, Any], module: LightningModule) -> dict[str, An
         if set(row) != set(columns):
             raise UserError(f"{source}: row {number} has the keys {sorted(row)}, the columns are {columns}")
     rows = [{column: _finite(row[column]) for column in columns} for row in report["rows"]]
-    return {"title": report["title"], "notes": list(report["notes"]), "columns": columns, "rows": rows}
+    return Report(title=report["title"], notes=list(report["notes"]), columns=columns, rows=rows)
 
 
 def _finite(value: Any) -> Any:  # noqa: ANN401

@@ -1,14 +1,132 @@
-"""What callbacks may ask of a module, and a module of its data: structural types, nothing else."""
+"""What callbacks may ask of a module, a module of its data, and a reader of a test: structural types, nothing else."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, TypedDict, runtime_checkable
 
 from torch import Tensor
 from torch.nn import Parameter
 
 from umd.batch import ImageTextBatch
+
+UNKNOWN: Final = "unknown"
+"""The protocol of a training that nothing tells of, as with checkpoints from before that was written down."""
+
+RESULTS_SCHEMA: Final = 1
+"""The version of `Results`; it grows where a field changes its meaning or goes, not where one is added."""
+
+
+class Training(TypedDict):
+    """One training: what a checkpoint says of its own and of those behind it, in plain types.
+
+    Attributes:
+        stage: the module's class, by its public name: "umd.VQAClassifier".
+        data: name of the data set: "VQA-RAD"; None where the data does not say it.
+        protocol: how the data was split: "clean", "paper", ...; None for data without protocols, such as captions;
+            `UNKNOWN` where nothing tells.
+        facts: what else the data said of itself: the rows of its splits, what was left out.
+        seed: `--seed_everything`; None where it was not noted.
+        settings: SHA-256 of all settings but seeds, folders, and checkpoints: the same for trainings that differ in
+            their seed alone. None where they were not noted.
+        path: the checkpoint that the next stage started from, as it was given; None in the training's own.
+        sha256: of that file.
+    """
+
+    stage: str | None
+    data: str | None
+    protocol: str | None
+    facts: dict[str, str]
+    seed: int | None
+    settings: str | None
+    path: str | None
+    sha256: str | None
+
+
+class TestedCheckpoint(TypedDict):
+    """The file that the tested weights are from.
+
+    Attributes:
+        path: relative to the folder of the results where it lies in the same run folder, else as it was given.
+        sha256: of the file.
+        step: optimizer steps that were behind it.
+        epoch: the epoch, counted from 0, that the training was in.
+    """
+
+    path: str
+    sha256: str
+    step: int
+    epoch: int
+
+
+class TestedData(TypedDict):
+    """What was tested on.
+
+    Attributes:
+        data_class: the data module's class.
+        data: name of the data set.
+        protocol: under which its test questions were read; None for data without protocols.
+        facts: what else the data said of itself.
+    """
+
+    data_class: str
+    data: str | None
+    protocol: str | None
+    facts: dict[str, str]
+
+
+class Limits(TypedDict):
+    """A test of a part of the test split.
+
+    Attributes:
+        batches: how many were tested, on each rank.
+        of: how many there are; None where that is not known.
+    """
+
+    batches: int
+    of: int | None
+
+
+class Report(TypedDict):
+    """The table of a test.
+
+    Attributes:
+        title: what was tested, trained on what.
+        notes: what a reader must know, a line each.
+        columns: names of the columns; the first names a row, the second counts what it is measured on, the third is
+            its value. `x_low` and `x_high` are the ends of the interval `x`: `interval` over questions (samples,
+            queries), `image_interval` over images.
+        rows: one dictionary a row, a value for each column; None for what is undefined.
+    """
+
+    title: str
+    notes: list[str]
+    columns: list[str]
+    rows: list[dict[str, Any]]
+
+
+class Results(Report):
+    """What `results.json` holds: the table, and what it takes to know what was measured.
+
+    Files without `schema` are from before it: they hold a `Report`, and are compared all the same.
+
+    Attributes:
+        schema: `RESULTS_SCHEMA`.
+        checkpoint: the file that was tested; None for weights that are in no file.
+        training: how these weights were trained last; None where nothing tells.
+        init_from: the trainings behind that one, nearest first.
+        test: what was tested on; None where the data does not say it.
+        limits: where only a part of the test split was tested, how large a one; else None.
+        versions: of this package, torch, lightning and Python.
+    """
+
+    schema: int
+    checkpoint: TestedCheckpoint | None
+    training: Training | None
+    init_from: list[Training]
+    test: TestedData | None
+    limits: Limits | None
+    versions: dict[str, str]
 
 
 @runtime_checkable
@@ -56,7 +174,16 @@ class HasReport(Protocol):
     """A module that keeps the table of its last test epoch."""
 
     def test_report(self) -> Mapping[str, Any]:
-        """The report in plain types: `title`, `notes` (list of str), `columns` (list of str), `rows` (list of dict)."""
+        """A `Report`."""
+        ...
+
+
+@runtime_checkable
+class HasLineage(Protocol):
+    """A module that knows how its weights came about."""
+
+    def lineage(self) -> Sequence[Training]:
+        """The trainings that its weights went through, the last one first; empty where nothing tells."""
         ...
 
 

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import pytest
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 from rich.console import Console
 
+from callbacks.provenance import shown_path
 from callbacks.results_table import ResultsTable, results_view, table_cells
 from umd.files import UserError
+from umd.protocols import Report, Results, Training
 
 REPORT: dict[str, Any] = {
     "title": "VQA-RAD [test split], protocol clean",
@@ -72,7 +75,9 @@ def test_files_hold_the_report_with_all_digits(tmp_path: Path) -> None:
     callback = ResultsTable()
     run_test(Reporting(), callback, tmp_path / "run")
     assert callback.paths == (tmp_path / "run/results.json", tmp_path / "run/results.csv")
-    assert json.loads(callback.paths[0].read_text(encoding="utf-8")) == REPORT
+    held = json.loads(callback.paths[0].read_text(encoding="utf-8"))
+    assert held | REPORT == held | {"title": REPORT["title"]}
+    assert held["title"] == REPORT["title"] + ", partial: 1 of 64 batches"
     with callback.paths[1].open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == REPORT["columns"]
@@ -116,10 +121,12 @@ def test_every_number_and_name_is_whole_on_every_terminal(width: int) -> None:
     lines = out.splitlines()
     assert max(map(len, lines)) <= width
     assert "…" not in out
-    for text in ("closed, yes / no", "60.3", "[53.1, 67.0]", "share of ceiling", "78.3"):
+    # A table that would be too wide folds its headers, and where that is not enough becomes a list.
+    headers = ["share", "of", "ceiling"] if width == 60 else ["share of ceiling"]
+    for text in ("closed, yes / no", "60.3", "[53.1, 67.0]", *headers, "78.3"):
         assert any(text in line for line in lines), f"{text!r} is cut at width {width}"
     one_line = [line for line in lines if "60.3" in line and "[53.1, 67.0]" in line]
-    assert bool(one_line) == (width >= 80)
+    assert bool(one_line) == (width >= 60)
 
 
 def test_numbers_that_are_not_finite_are_written_as_undefined(tmp_path: Path) -> None:
@@ -132,8 +139,62 @@ def test_numbers_that_are_not_finite_are_written_as_undefined(tmp_path: Path) ->
 def test_a_second_test_replaces_the_first(tmp_path: Path) -> None:
     run_test(Reporting(), ResultsTable(), tmp_path)
     later = REPORT | {"title": "later", "rows": []}
-    run_test(Reporting(later), ResultsTable(), tmp_path)
-    assert json.loads((tmp_path / "results.json").read_text()) == later
+    run_test(Reporting(later), ResultsTable(), tmp_path, limit_test_batches=None)
+    held = json.loads((tmp_path / "results.json").read_text())
+    assert (held["title"], held["rows"], held["limits"]) == ("later", [], None)
+
+
+class Documented(Reporting):
+    """Says what its weights went through."""
+
+    def lineage(self) -> list[Training]:
+        parts: list[Any] = ["a.Stage", "A", "paper", {"train": "9"}, 3, "digest", None, None]
+        return [cast(Training, dict(zip(Training.__annotations__, parts, strict=True)))] * 2
+
+
+class Described(BoringDataModule):
+    description: ClassVar = {"data": "A", "protocol": "clean", "test": "64"}
+
+
+def test_results_name_the_file_that_was_tested_and_what_it_went_through(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+    trainer = Trainer(default_root_dir=tmp_path, max_steps=2, callbacks=[ResultsTable()], **options)
+    module, path = Documented(), tmp_path / "checkpoints" / "two.ckpt"
+    trainer.fit(module, datamodule=Described())
+    trainer.save_checkpoint(path)
+    trainer.test(module, datamodule=Described(), ckpt_path=path, verbose=False, weights_only=True)
+    held = json.loads((tmp_path / "results.json").read_text())
+    assert set(held) == {*Report.__annotations__, *Results.__annotations__}
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert held["checkpoint"] == {"path": "checkpoints/two.ckpt", "sha256": digest, "step": 2, "epoch": 1}
+    assert [held["training"], *held["init_from"]] == module.lineage()
+    assert held["test"] == {"data_class": "Described", "data": "A", "protocol": "clean", "facts": {"test": "64"}}
+    assert held["limits"] is None
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "shown"),
+    [
+        ("run/checkpoints/best.ckpt", "../checkpoints/best.ckpt"),
+        ("run/test/checkpoints/best.ckpt", "checkpoints/best.ckpt"),
+        ("other/checkpoints/best.ckpt", None),
+        ("best.ckpt", None),
+    ],
+)
+def test_a_checkpoint_of_the_same_run_is_named_from_the_results_on(
+    checkpoint: str, shown: str | None, tmp_path: Path
+) -> None:
+    path = tmp_path / checkpoint
+    assert shown_path(path, tmp_path / "run" / "test") == (shown or str(path))
+
+
+def test_a_line_says_when_another_tests_results_are_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="lightning.pytorch"):
+        run_test(Reporting(), ResultsTable(), tmp_path)
+        run_test(Reporting(), ResultsTable(), tmp_path)
+        assert "is replaced" not in caplog.text
+        run_test(Reporting(), ResultsTable(), tmp_path, limit_test_batches=2)
+    assert f"results.json is replaced: it held a test of weights in no file: {REPORT['title']}" in caplog.text
 
 
 def test_a_fast_dev_run_leaves_the_results_of_a_real_one_alone(

@@ -1,52 +1,39 @@
-"""`umd compare`: the test results of several runs in one table."""
+"""`umd compare`: the test results of several runs side by side; over seeds, and pair by pair."""
 
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from umd.files import UserError, write_whole, writing
+from umd.metrics.paired import compare, holm
+from umd.metrics.predictions import answers_of, images_of, same_samples
+from umd.metrics.runs import Configuration, Run, configurations, read_run
+from umd.metrics.seeds import Measured
 
 
-def read_results(run: Path) -> dict[str, Any]:
-    """The report that a run's test wrote.
-
-    Raises:
-        UserError: the run has no test results.
-    """
-    path = run if run.suffix == ".json" else run / "results.json"
-    if not run.exists():
-        raise UserError(f"there is no run '{run}'")
-    if not path.is_file():
-        raise UserError(f"'{run}' has no results.json: test it first (umd test --ckpt_path ...)")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
-
-
-def comparison(runs: list[Path]) -> pd.DataFrame:
-    """One row a run and group: run, title, and the columns of the runs' own reports.
+def read_runs(paths: Sequence[Path]) -> list[Run]:
+    """The runs' tests, of one task.
 
     Raises:
-        UserError: the runs are of different tasks.
+        UserError: a run has no results, is given twice, or is of another task than the first.
     """
-    rows: list[dict[str, Any]] = []
-    columns: list[str] = []
-    for run, label in zip(runs, labels(runs), strict=True):
-        report = read_results(run)
-        columns = columns or report["columns"]
-        if report["columns"] != columns:
-            raise UserError(f"'{run}' is of another task than '{runs[0]}': its results have other columns")
-        rows += [{"run": label, "title": report["title"], **row} for row in report["rows"]]
-    return pd.DataFrame(rows)
+    runs = [read_run(path, label) for path, label in zip(paths, labels(paths), strict=True)]
+    for path, run in zip(paths, runs, strict=True):
+        if run.results["columns"][:3] != runs[0].results["columns"][:3]:
+            raise UserError(f"'{path}' is of another task than '{paths[0]}': its results have other columns")
+    return runs
 
 
-def labels(runs: list[Path]) -> list[str]:
+def labels(runs: Sequence[Path]) -> list[str]:
     """The shortest ends of the paths that tell the runs apart.
 
     Raises:
@@ -62,39 +49,142 @@ def labels(runs: list[Path]) -> list[str]:
     return short
 
 
-def as_table(rows: pd.DataFrame) -> Table:
-    """Runs down, groups across: the reports' third column with its interval, and how many it is measured on."""
-    group_column, count_column, value_column = rows.columns[2:5]
-    groups = list(dict.fromkeys(rows[group_column]))
-    table = Table(title=f"{value_column.capitalize()} in per cent [95 % interval]", title_justify="left")
-    table.add_column("run", overflow="fold")
-    alike = rows.groupby(group_column)[count_column].nunique().max() == 1
-    for group in groups:
-        count = rows.loc[rows[group_column] == group, count_column].iloc[0]
-        table.add_column(f"{group}\n({count})" if alike else group, justify="right", no_wrap=True)
-    for run, part in rows.groupby("run", sort=False):
-        cells = []
-        for group in groups:
-            found = part[(part[group_column] == group) & part[value_column].notna()]
-            if found.empty:
-                cells.append("-")
-                continue
-            row = found.iloc[0]
-            cell = f"{row[value_column]:.1f}\n[{row['interval_low']:.1f}, {row['interval_high']:.1f}]"
-            cells.append(cell if alike else f"{cell}\n({row[count_column]})")
-        table.add_row(str(run), *cells)
+def comparison(runs: Sequence[Run]) -> pd.DataFrame:
+    """One row a run and group: run, title, and the columns of the runs' own reports."""
+    return pd.DataFrame([{"run": run.label, "title": run.title, **row} for run in runs for row in run.results["rows"]])
+
+
+def as_tables(of: Sequence[Configuration], width: int) -> Iterator[Table]:
+    """Configurations down, groups across, in as many tables as it takes on a terminal of `width` characters.
+
+    A cell holds the mean over seeds, with the deviation where there are several, then the interval over questions, and
+    below it the one over images where that is known.
+    """
+    name, _, value = of[0].runs[0].results["columns"][:3]
+    several = any(len(configuration.runs) > 1 for configuration in of)
+    measured = {configuration: configuration.measured() for configuration in of}
+    groups = list(dict.fromkeys(row[name] for one in of for run in one.runs for row in run.results["rows"]))
+    # Of a metric that no run defines there is a column all the same.
+    over_images = any(metric.image_low is not None for metrics in measured.values() for metric in metrics.values())
+    title = f"{value.capitalize()} in per cent"
+    title += f"\n{'mean ± deviation over seeds, ' if several else ''}[95 % interval over {_counted(of)}]"
+    title += "\n[95 % interval over images]" if over_images else ""
+
+    def table(chosen: Sequence[str]) -> Table:
+        made = Table(title=title, title_justify="left")
+        made.add_column("run" if not several else "configuration (seeds)", overflow="fold")
+        counts = {group: {m[group].count for m in measured.values() if group in m} for group in chosen}
+        alike = all(len(found) <= 1 for found in counts.values())
+        for group in chosen:
+            count = next(iter(counts[group]), 0)
+            made.add_column(f"{group}\n({count})" if alike else group, justify="right", no_wrap=True)
+        for one, metrics in measured.items():
+            label = f"{one.label} ({len(one.runs)})" if several else one.label
+            made.add_row(label, *(_cell(metrics.get(group), alike) for group in chosen))
+        return made
+
+    return _in_parts(table, groups, width)
+
+
+def _in_parts(table: Callable[[Sequence[str]], Table], groups: Sequence[str], width: int) -> Iterator[Table]:
+    """Tables of as many groups as fit each, one at least: rich would cut the numbers off."""
+    console, rest = Console(width=width), list(groups)
+    while rest:
+        for size in range(len(rest), 0, -1):
+            made = table(rest[:size])
+            needed = Measurement.get(console, console.options.update(max_width=10_000), made).maximum
+            if needed <= width or size == 1:
+                break
+        yield made
+        rest = rest[size:]
+
+
+def _counted(of: Sequence[Configuration]) -> str:
+    """What the results count: questions, samples, queries."""
+    counted: str = of[0].runs[0].results["columns"][1]
+    return counted
+
+
+def _cell(metric: Measured | None, alike: bool) -> str:
+    if metric is None:
+        return "-"
+    lines = [f"{metric.mean:.1f}" + (f" ± {metric.std:.1f}" if metric.std is not None else "")]
+    lines.append(f"[{metric.low:.1f}, {metric.high:.1f}]")
+    if metric.image_low is not None:
+        lines.append(f"[{metric.image_low:.1f}, {metric.image_high:.1f}]")
+    return "\n".join(lines if alike else [*lines, f"({metric.count})"])
+
+
+def paired(of: Sequence[Configuration]) -> pd.DataFrame:
+    """Each two configurations on the same samples: two rows, one over questions and one over images.
+
+    Columns: `one`, `other`, `samples`, `difference` (percentage points, mean over seeds), `over`, `low`, `high` (95 %
+    bootstrap interval), `p` (exact sign-flip test; over questions and for one seed that is McNemar's), `p_holm` (the
+    same, corrected by Holm for the number of pairs). Pairs whose answers are not at hand, or of different samples, are
+    left out.
+    """
+    rows: list[dict[str, Any]] = []
+    for one, other in combinations(of, 2):
+        first, second = one.predictions, other.predictions
+        if first is None or second is None or not same_samples([first[0], second[0]]):
+            continue
+        images = images_of(first[0])
+        found = compare(answers_of(first), answers_of(second), images)
+        pair = {"one": one.label, "other": other.label, "samples": len(first[0]), "difference": found.difference}
+        rows.append(pair | {"over": _counted(of), "low": found.low, "high": found.high, "p": found.question_p})
+        if images is not None:
+            ends = {"low": found.image_low, "high": found.image_high}
+            rows.append(pair | {"over": "images", **ends, "p": found.image_p})
+    table = pd.DataFrame(rows)
+    if rows:
+        table["p_holm"] = table.groupby("over")["p"].transform(lambda values: holm(values.tolist()))
     return table
 
 
+def paired_table(pairs: pd.DataFrame) -> Table:
+    """The rows of `paired` for the terminal."""
+    samples = " / ".join(map(str, pairs["samples"].unique()))
+    table = Table(title=f"Pairs on the same {samples} {pairs['over'].iloc[0]}", title_justify="left")
+    several = len(pairs.groupby(["one", "other"])) > 1
+    heads = ["difference", "over", "95 % interval", "p", *(["p (Holm)"] if several else [])]
+    table.add_column("pair", overflow="fold")
+    for head in heads:
+        table.add_column(head, justify="left" if head == "over" else "right", no_wrap=True)
+    before: tuple[str, str] | None = None
+    for row in pairs.to_dict("records"):
+        pair = (row["one"], row["other"])
+        again, before = pair == before, pair
+        cells = ["", ""] if again else [f"{row['one']} against {row['other']}", f"{row['difference']:+.1f}"]
+        cells += [row["over"], f"[{row['low']:+.1f}, {row['high']:+.1f}]", _p(row["p"])]
+        table.add_row(*cells, *([_p(row["p_holm"])] if several else []))
+    return table
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def main(arguments: list[str]) -> None:
-    """Print the table; write it as CSV where asked."""
-    parser = argparse.ArgumentParser(prog="umd compare", description="Test results of several runs in one table.")
+    """Print the tables; write the runs' rows as CSV where asked."""
+    parser = argparse.ArgumentParser(
+        prog="umd compare",
+        description="Test results of several runs side by side. Runs that differ in their seeds alone are one line: "
+        "mean and deviation. Runs on the same test questions are compared in pairs, question by question.",
+    )
     parser.add_argument("runs", nargs="+", type=Path, help="run folders (or their results.json)")
-    parser.add_argument("--csv", type=Path, help="write the rows to this file too")
+    parser.add_argument("--csv", type=Path, help="write the rows of the runs to this file too")
     given = parser.parse_args(arguments)
-    rows = comparison(given.runs)
+    runs = read_runs(given.runs)
+    of = configurations(runs)
     console = Console()
-    console.print(as_table(rows))
+    for table in as_tables(of, console.width):
+        console.print(table)
+    pairs = paired(of)
+    if len(pairs):
+        console.print(paired_table(pairs))
+    elif len(of) > 1:
+        console.print("No paired comparison: the tests left no predictions.csv of the same samples.")
+    rows = comparison(runs)
     for title in dict.fromkeys(rows["title"]):
         console.print(f"{', '.join(dict.fromkeys(rows.loc[rows['title'] == title, 'run']))}: {title}")
     if given.csv:

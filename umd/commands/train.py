@@ -28,6 +28,7 @@ from umd.files import UserError
 from umd.protocols import HasReport
 from umd.run.folder import RunFolder
 from umd.run.paths import check_free, run_folder
+from umd.run.results_folder import PlannedTest, results_folder
 from umd.run.settings import check_same_stage, differences
 
 logger = logging.getLogger("umd")
@@ -73,6 +74,8 @@ class UMDCLI(LightningCLI):
             self.folder = self.beside if task == "fit" else self.beside / task
         if task != "fit" and not config.ckpt_path:
             raise without_checkpoint(task)
+        if task == "test" and Path(config.ckpt_path).is_file():
+            self.folder = results_folder(self.folder, self._planned_test())
         self.goes_on = self.beside is not None or _requeued(self.folder, config)
         if self.restored:
             check_same_stage(self.restored, config.ckpt_path, config.model.class_path)
@@ -81,6 +84,17 @@ class UMDCLI(LightningCLI):
             _replace_own_files(config.trainer.callbacks)
         config.trainer.default_root_dir = str(self.folder)
         self._say_what_was_restored()
+
+    def _planned_test(self) -> PlannedTest:
+        config = self.config[self.subcommand]
+        limit = config.trainer.limit_test_batches
+        return PlannedTest(
+            checkpoint=Path(config.ckpt_path),
+            data_class=config.data.class_path.rpartition(".")[2] if config.data else "",
+            protocol=config.data.init_args.get("protocol") if config.data else None,
+            # Of Lightning's two ways to say it, 1.0 is the whole split and 1 a single batch.
+            partial=limit is not None and not (isinstance(limit, float) and limit == 1),
+        )
 
     def _say_what_was_restored(self) -> None:
         if not self.restored:

@@ -1,7 +1,8 @@
-"""Accuracy, and macro-averaged AUC, sensitivity and specificity, each with a bootstrap interval."""
+"""Accuracy, and macro-averaged AUC, sensitivity and specificity, each with its bootstrap intervals."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -11,8 +12,18 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from umd.metrics.images import drawn_images, numbered
+
 # The keys of a row of `classification_report`, in the order of the table.
-CLASSIFICATION_REPORT_COLUMNS: Final = ("metric", "samples", "value", "interval_low", "interval_high")
+CLASSIFICATION_REPORT_COLUMNS: Final = (
+    "metric",
+    "samples",
+    "value",
+    "interval_low",
+    "interval_high",
+    "image_interval_low",
+    "image_interval_high",
+)
 
 # Resamples times samples that are worked on at once.
 _BLOCK: Final = 2_000_000
@@ -74,13 +85,21 @@ def weighted_metrics(probabilities: NDArray[Any], labels: NDArray[Any], weights:
 
 
 def classification_report(
-    probabilities: Tensor, labels: Tensor, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+    probabilities: Tensor,
+    labels: Tensor,
+    images: Tensor,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """One row for each metric, with its percentile bootstrap interval over samples.
+    """One row for each metric, with its percentile bootstrap intervals over samples and over images.
 
     Args:
         probabilities: (N, C), as for `weighted_metrics`.
         labels: (N,) int64.
+        images: (N,) int64, the number of each sample's image: see `umd.metrics.images.image_numbers`. Over images,
+            all samples of one are drawn together, as for `umd.metrics.intervals.image_interval`.
         confidence: the probability that an interval is meant to hold the value, between 0 and 1.
         resamples: number of bootstrap resamples.
         seed: seed of the resampling.
@@ -92,24 +111,39 @@ def classification_report(
     scores, numbers = probabilities.double().cpu().numpy(), labels.cpu().numpy()
     samples = len(numbers)
     value = weighted_metrics(scores, numbers, np.ones((1, samples)))
-    generator = np.random.default_rng(seed)
+    places, count = numbered(images.cpu())
     block = max(1, _BLOCK // samples)
-    drawn: dict[str, list[Array]] = {name: [] for name in value}
-    for start in range(0, resamples, block):
-        size = min(block, resamples - start)
-        weights = generator.multinomial(samples, np.full(samples, 1 / samples), size=size).astype(np.float64)
-        for name, column in weighted_metrics(scores, numbers, weights).items():
-            drawn[name].append(column)
+    over_images = (drawn[:, places] for drawn in drawn_images(count, resamples, seed, block))
+    resampled = {
+        "interval": _resampled(scores, numbers, _drawn_samples(samples, resamples, seed, block)),
+        "image_interval": _resampled(scores, numbers, over_images),
+    }
     rows = []
     for name, (single,) in value.items():
         row: dict[str, Any] = dict.fromkeys(CLASSIFICATION_REPORT_COLUMNS)
         row |= {"metric": name.replace("_", " ").replace("auc", "AUC"), "samples": samples}
         if np.isfinite(single):
+            row["value"] = float(single)
             tail = (1 - confidence) / 2
-            low, high = np.nanquantile(np.concatenate(drawn[name]), [tail, 1 - tail])
-            row |= {"value": float(single), "interval_low": float(low), "interval_high": float(high)}
+            for interval, drawn in resampled.items():
+                low, high = np.nanquantile(drawn[name], [tail, 1 - tail])
+                row |= {f"{interval}_low": float(low), f"{interval}_high": float(high)}
         rows.append(row)
     return rows
+
+
+def _drawn_samples(samples: int, resamples: int, seed: int, block: int) -> Iterator[Array]:
+    """Bootstrap resamples of single samples: how often each counts, (R', N), at most `block` at once."""
+    generator = np.random.default_rng(seed)
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        yield generator.multinomial(samples, np.full(samples, 1 / samples), size=size).astype(np.float64)
+
+
+def _resampled(scores: Array, labels: NDArray[Any], weights: Iterable[Array]) -> dict[str, Array]:
+    """Each metric in all resamples, (R,), of which some are given at once."""
+    parts = [weighted_metrics(scores, labels, some) for some in weights]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 class ClassificationScores(Metric):
@@ -136,26 +170,28 @@ class ClassificationScores(Metric):
         self.add_state("probabilities", default=[], dist_reduce_fx="cat")
         self._joined = self._nothing()
 
-    def update(self, index: Tensor, probabilities: Tensor, labels: Tensor) -> None:
+    def update(self, index: Tensor, image: Tensor, probabilities: Tensor, labels: Tensor) -> None:
         """Add a batch; nothing is exchanged between ranks.
 
         Args:
             index: (B,) int64, place of the sample in its split.
+            image: (B,) int64, number of its image.
             probabilities: (B, C).
             labels: (B,) int64, -1 for a class that the model does not have.
 
         Raises:
             ValueError: the arguments do not go together.
         """
-        shapes = [tuple(values.shape) for values in (index, probabilities, labels)]
-        if shapes != [(len(index),), (len(index), self.classes), (len(index),)]:
-            raise ValueError(f"index, probabilities, labels: must be (B,), (B, {self.classes}), (B,), got {shapes}")
-        self.places.append(torch.stack([index, labels], dim=1).to(self.device))
+        shapes = [tuple(values.shape) for values in (index, image, labels, probabilities)]
+        if shapes != [*[(len(index),)] * 3, (len(index), self.classes)]:
+            wanted = f"(B,), (B,), (B,), (B, {self.classes})"
+            raise ValueError(f"index, image, labels, probabilities: must be {wanted}, got {shapes}")
+        self.places.append(torch.stack([column.to(self.device) for column in (index, image, labels)], dim=1))
         self.probabilities.append(probabilities.detach().float().to(self.device))
 
     def compute(self) -> dict[str, Tensor]:
         """Each metric that is defined, as a scalar in per cent; joins the ranks, so call it on all."""
-        probabilities, labels = self._join()
+        probabilities, labels, _ = self._join()
         if not len(labels):
             return {}
         values = weighted_metrics(probabilities.double().numpy(), labels.numpy(), np.ones((1, len(labels))))
@@ -179,23 +215,25 @@ class ClassificationScores(Metric):
     def sync(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Join the ranks' states; a rank without samples brings empty tensors of the right shapes."""
         if isinstance(self.places, list) and not self.places:
-            empty = torch.empty(0, 2, dtype=torch.long, device=self.device)
+            empty = torch.empty(0, 3, dtype=torch.long, device=self.device)
             self.places.append(empty)
             self.probabilities.append(torch.empty(0, self.classes, device=self.device))
         super().sync(*args, **kwargs)
 
-    def _join(self) -> tuple[Tensor, Tensor]:
+    def _join(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Probabilities (N, C), labels (N,) and images (N,) of all ranks, each sample once."""
         if not len(self.places):
             self._joined = self._nothing()
             return self._joined
         places = dim_zero_cat(self.places).cpu()
         _, first = np.unique(places[:, 0].numpy(), return_index=True)
         chosen = torch.from_numpy(first)
-        self._joined = dim_zero_cat(self.probabilities).cpu()[chosen], places[chosen, 1]
+        self._joined = dim_zero_cat(self.probabilities).cpu()[chosen], places[chosen, 2], places[chosen, 1]
         return self._joined
 
-    def _nothing(self) -> tuple[Tensor, Tensor]:
-        return torch.empty(0, self.classes), torch.empty(0, dtype=torch.long)
+    def _nothing(self) -> tuple[Tensor, Tensor, Tensor]:
+        none = torch.empty(0, dtype=torch.long)
+        return torch.empty(0, self.classes), none, none
 
 
 def _share(part: Array, whole: Array) -> Array:

@@ -15,6 +15,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from umd.batch import ImageTextBatch
 from umd.distributed import rank_and_ranks
 from umd.files import gather_objects
+from umd.metrics.images import image_numbers
 
 Cache = Literal["cpu", "device"]
 _PADDING = -1
@@ -29,6 +30,7 @@ class Gallery:
         text_mask: (U, L) bool, True at real tokens.
         strings: U texts as they were before tokenisation.
         text_of: (M,) int64, which of the U texts belongs to a pair.
+        image_of: (M,) int64, the number of a pair's image: see `umd.metrics.images.image_numbers`.
         image: (N, 1 + P, W_I) features of the images of this rank's N pairs, where the cache is.
         image_summary: (M, W_I) summary tokens of all images.
         own: (N,) int64, which of the M pairs these are; every pair is one rank's.
@@ -40,6 +42,7 @@ class Gallery:
     text_mask: Tensor
     strings: tuple[str, ...]
     text_of: Tensor
+    image_of: Tensor
     image: Tensor
     image_summary: Tensor
     own: Tensor
@@ -107,15 +110,17 @@ class GalleryBuilder:
         chosen = torch.from_numpy(first).to(device)
         all_ids = _stack(_gather(_stack(ids, _PADDING)), _PADDING)[chosen]
         all_text = _stack(_gather(_stack(text, 0)), 0)[chosen]
-        all_strings = [text for part in gather_objects([text for _, _, text in names]) for text in part]
+        named = [name for part in gather_objects([(image, text) for _, image, text in names]) for name in part]
+        pair_images, pair_texts = zip(*(named[place] for place in first), strict=True)
         different, text_of = torch.unique(all_ids, dim=0, return_inverse=True)
         last = torch.full((len(different),), len(places), device=device)
         shown = last.scatter_reduce(0, text_of, torch.arange(len(places), device=device), "amin")
         return Gallery(
             text=all_text[shown],
             text_mask=different != _PADDING,
-            strings=tuple(all_strings[place] for place in first[shown.cpu().numpy()]),
+            strings=tuple(pair_texts[place] for place in shown.tolist()),
             text_of=text_of,
+            image_of=image_numbers(pair_images),
             image=image[torch.from_numpy(local).to(image.device)],
             image_summary=torch.cat(_gather(torch.cat(summary)))[chosen],
             own=torch.from_numpy(own).to(device),

@@ -1,13 +1,13 @@
-"""How sure a measured accuracy is, and whether one model is better than another on the same questions."""
+"""How sure a measured accuracy is: bootstrap intervals over questions, and over the images that they share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import comb
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from umd.metrics.images import drawn_images, numbered
 
 
 def bootstrap_interval(
@@ -73,25 +73,41 @@ def mean_interval(
     return float(low), float(high)
 
 
-def mcnemar(one: Sequence[bool] | NDArray[np.bool_], other: Sequence[bool] | NDArray[np.bool_]) -> float:
-    """Exact two-sided McNemar test: could two models that answer the same questions be equally good?
+def image_interval(
+    values: Any,  # noqa: ANN401 - whatever numpy reads as a vector
+    images: Any,  # noqa: ANN401 - the same
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval over images (a cluster bootstrap) of the mean of N values, in per cent.
 
-    Only questions on which exactly one of them is right tell; under the hypothesis each is a fair coin.
+    Questions about one image are not independent: a model that reads an image well is right on many of them. So
+    images are drawn, not questions. Of the C images, C are drawn with replacement; all questions of an image
+    count as often as it was drawn; the mean is the sum of their values divided by their number, which differs
+    between resamples. With one question an image this is the bootstrap over questions; where the m questions of
+    each image are all answered alike it is wider than that one by the square root of m. With a single image the
+    interval is a point: a bootstrap cannot see further.
 
     Args:
-        one: (N,) whether the first model is right, by question.
-        other: (N,) the same of the second model, in the same order.
-
-    Returns:
-        The p-value; 1 where the models are right on the same questions.
+        values: (N,), each question's value: whether it is answered, the share of seeds that do, a paired
+            difference. N is at least 1.
+        images: (N,), what names the image of each question: numbers or texts.
+        confidence: as in `bootstrap_interval`, like all that follow.
+        resamples: number of resamples.
+        seed: of the resampling.
 
     Raises:
-        ValueError: not the same number of questions.
+        ValueError: no question, or not one image for each.
     """
-    first, second = np.asarray(one, dtype=bool), np.asarray(other, dtype=bool)
-    if first.shape != second.shape:
-        raise ValueError(f"the models answered {len(first)} and {len(second)} questions; they must be the same ones")
-    only_one, only_other = int((first & ~second).sum()), int((second & ~first).sum())
-    coins = only_one + only_other
-    tail = sum(comb(coins, k) for k in range(min(only_one, only_other) + 1))
-    return min(1.0, float(2 * tail / 2**coins))
+    numbers = np.asarray(values, dtype=np.float64)
+    places, count = numbered(images)
+    if numbers.ndim != 1 or numbers.shape != places.shape or not len(numbers):
+        raise ValueError(f"values and images: vectors of one length are needed, got {numbers.shape}, {places.shape}")
+    sums = np.bincount(places, weights=numbers)
+    sizes = np.bincount(places).astype(np.float64)
+    means = np.concatenate([drawn @ sums / (drawn @ sizes) for drawn in drawn_images(count, resamples, seed)])
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(100 * means, [tail, 1 - tail])
+    return float(low), float(high)

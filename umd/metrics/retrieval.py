@@ -9,12 +9,20 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from umd.metrics.intervals import bootstrap_interval
+from umd.metrics.intervals import bootstrap_interval, image_interval
 
 RECALL_AT: Final = (1, 5, 10)
 
 # The keys of a row of `recall_report`, in the order of the table.
-RECALL_REPORT_COLUMNS: Final = ("metric", "queries", "recall", "interval_low", "interval_high")
+RECALL_REPORT_COLUMNS: Final = (
+    "metric",
+    "queries",
+    "recall",
+    "interval_low",
+    "interval_high",
+    "image_interval_low",
+    "image_interval_high",
+)
 
 
 def shortlists(similarity: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -103,13 +111,20 @@ def recall(ranks: Mapping[str, Tensor]) -> dict[str, float]:
     return {**values, "mean_recall": sum(values.values()) / len(values)}
 
 
-def recall_report(ranks: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-    """One row for each direction and K: recall in per cent with its 95 % bootstrap interval over queries."""
+def recall_report(ranks: Mapping[str, Tensor], images: Tensor) -> list[dict[str, Any]]:
+    """One row for each direction and K: recall in per cent with its 95 % bootstrap intervals.
+
+    Args:
+        ranks: (M,) of the queries' own counterparts, by direction.
+        images: (M,) int64, the number of the image of each pair: the intervals over images draw all queries whose
+            pair has one image together, as for `umd.metrics.intervals.image_interval`.
+    """
     rows = []
     for direction, places in ranks.items():
         for k in RECALL_AT:
-            low, high = bootstrap_interval(places <= k)
+            found = (places <= k).cpu()
             name = f"{direction.replace('_', ' ')} R@{k}"
-            share = 100 * int((places <= k).sum()) / len(places)
-            rows.append(dict(zip(RECALL_REPORT_COLUMNS, (name, len(places), share, low, high), strict=True)))
+            share = 100 * int(found.sum()) / len(found)
+            ends = (*bootstrap_interval(found), *image_interval(found, images.cpu()))
+            rows.append(dict(zip(RECALL_REPORT_COLUMNS, (name, len(found), share, *ends), strict=True)))
     return rows

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from umd.metrics.intervals import bootstrap_interval
+from umd.metrics.intervals import bootstrap_interval, image_interval
 
 # The keys of a row of `vqa_report`, in the order of the table.
 VQA_REPORT_COLUMNS: Final = (
@@ -19,18 +19,21 @@ VQA_REPORT_COLUMNS: Final = (
     "accuracy",
     "interval_low",
     "interval_high",
+    "image_interval_low",
+    "image_interval_high",
     "ceiling",
     "share_of_ceiling",
 )
 
 
 def vqa_report(
-    index: Tensor, correct: Tensor, closed: Tensor, has_twin: Tensor, answerable: Tensor
+    index: Tensor, image: Tensor, correct: Tensor, closed: Tensor, has_twin: Tensor, answerable: Tensor
 ) -> list[dict[str, Any]]:
-    """Accuracy on open, closed, all, and twin-free questions, each beside its 95 % interval and ceiling.
+    """Accuracy on open, closed, all, and twin-free questions, each beside its 95 % intervals and ceiling.
 
     Args:
         index: (N,) int64, place of the question in its split; of a repeated place the first answer counts.
+        image: (N,) int64, the number of the question's image: see `umd.metrics.images.image_numbers`.
         correct: (N,) bool, True where the model's answer is the true one.
         closed: (N,) bool, True for a closed question, False for an open one.
         has_twin: (N,) bool, True where the training split holds a reworded twin of the question.
@@ -39,11 +42,13 @@ def vqa_report(
     Returns:
         One row each for "open", "closed" and "overall" (the micro average), and "twin-free" where some
         question has a twin, with the keys `VQA_REPORT_COLUMNS`: `questions` is a count; `accuracy`,
-        `interval_low`, `interval_high` and `ceiling` (the share of questions that are answerable) are in per
-        cent, `share_of_ceiling` is accuracy in per cent of the ceiling, and above 100 where a model answers
-        beyond its vocabulary. What is undefined (no question, a ceiling of 0) is None.
+        its bootstrap interval over questions (`interval_low`, `interval_high`) and over images
+        (`image_interval_low`, `image_interval_high`), and `ceiling` (the share of questions that are answerable)
+        are in per cent, `share_of_ceiling` is accuracy in per cent of the ceiling, and above 100 where a model
+        answers beyond its vocabulary. What is undefined (no question, a ceiling of 0) is None.
     """
-    _, correct, closed, has_twin, answerable = _each_once(index, correct, closed, has_twin, answerable)
+    image, *flags = _each_once(index, image, correct, closed, has_twin, answerable)
+    correct, closed, has_twin, answerable = (flag.bool() for flag in flags)
     rows = []
     for group, members in _groups(closed, has_twin).items():
         row: dict[str, Any] = dict.fromkeys(VQA_REPORT_COLUMNS)
@@ -52,6 +57,7 @@ def vqa_report(
             hits = correct[members]
             row["accuracy"] = _per_cent(hits)
             row["interval_low"], row["interval_high"] = bootstrap_interval(hits)
+            row["image_interval_low"], row["image_interval_high"] = image_interval(hits, image[members])
             row["ceiling"] = _per_cent(answerable[members])
             if row["ceiling"]:
                 row["share_of_ceiling"] = 100 * row["accuracy"] / row["ceiling"]
@@ -74,15 +80,18 @@ class VQAAccuracy(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        # One (B, 5) tensor a batch, not five vectors: the ranks are joined by one gather.
+        # One (B, 6) tensor a batch, not six vectors: the ranks are joined by one gather.
         self.add_state("questions", default=[], dist_reduce_fx="cat")
         self._joined = self._no_questions()
 
-    def update(self, index: Tensor, correct: Tensor, closed: Tensor, has_twin: Tensor, answerable: Tensor) -> None:
+    def update(
+        self, index: Tensor, image: Tensor, correct: Tensor, closed: Tensor, has_twin: Tensor, answerable: Tensor
+    ) -> None:
         """Add a batch of answers; nothing is exchanged between ranks.
 
         Args:
-            index: (B,) int64; all five as in `vqa_report`.
+            index: (B,) int64; all six as in `vqa_report`.
+            image: (B,) int64.
             correct: (B,) bool.
             closed: (B,) bool.
             has_twin: (B,) bool.
@@ -91,12 +100,11 @@ class VQAAccuracy(Metric):
         Raises:
             ValueError: the arguments are not vectors of one length.
         """
-        columns = (index, correct, closed, has_twin, answerable)
+        columns = (index, image, correct, closed, has_twin, answerable)
         if index.ndim != 1 or any(column.shape != index.shape for column in columns):
             shapes = [tuple(column.shape) for column in columns]
-            raise ValueError(f"index, correct, closed, has_twin, answerable: each must be (B,), got {shapes}")
-        flags = [column.to(self.device).bool().long() for column in columns[1:]]
-        self.questions.append(torch.stack([index.to(self.device).long(), *flags], dim=1))
+            raise ValueError(f"index, image, correct, closed, has_twin, answerable: each must be (B,), got {shapes}")
+        self.questions.append(torch.stack([column.to(self.device).long() for column in columns], dim=1))
 
     def compute(self) -> dict[str, Tensor]:
         """Accuracy in per cent: `open`, `closed`, `overall`, `twin_free`; joins the ranks, so call it on all.
@@ -106,7 +114,8 @@ class VQAAccuracy(Metric):
         """
         questions = dim_zero_cat(self.questions) if len(self.questions) else self._no_questions()
         self._joined = questions.cpu()
-        _, correct, closed, has_twin, _ = _each_once(*self._joined.unbind(dim=1))
+        _, *flags = _each_once(*self._joined.unbind(dim=1))
+        correct, closed, has_twin, _ = (flag.bool() for flag in flags)
         return {
             group.replace("-", "_"): torch.tensor(_per_cent(correct[members]), device=self.device)
             for group, members in _groups(closed, has_twin).items()
@@ -129,13 +138,13 @@ class VQAAccuracy(Metric):
         super().sync(*args, **kwargs)
 
     def _no_questions(self) -> Tensor:
-        return torch.empty(0, 5, dtype=torch.long, device=self.device)
+        return torch.empty(0, 6, dtype=torch.long, device=self.device)
 
 
 def _each_once(index: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
-    """The index and the columns as bool, (M,) on the CPU, sorted by index: the first answer of each."""
-    places, first = np.unique(index.cpu().numpy(), return_index=True)
-    return torch.from_numpy(places), *(column.cpu().bool()[torch.from_numpy(first)] for column in columns)
+    """The columns, (M,) on the CPU, sorted by index: the first answer of each."""
+    first = torch.from_numpy(np.unique(index.cpu().numpy(), return_index=True)[1])
+    return tuple(column.cpu()[first] for column in columns)
 
 
 def _groups(closed: Tensor, has_twin: Tensor) -> dict[str, Tensor]:

@@ -19,8 +19,17 @@ from torch.optim import Optimizer
 from umd.checkpoints import SETTINGS_KEY, HandOver, arguments_of, hand_over, public_name, to_plain
 from umd.encoders.interfaces import PairEncoder
 from umd.files import UserError
+from umd.modules.lineage import (
+    LINEAGE_KEY,
+    check_protocol,
+    lineage_behind,
+    lineage_in,
+    noted,
+    protocol_on,
+    this_training,
+)
 from umd.optim import OptimizerConfig, ParameterGroup, build_adamw, build_schedule, check_partition
-from umd.protocols import HasVocabulary
+from umd.protocols import UNKNOWN, HasVocabulary, Training
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +75,7 @@ class Stage(LightningModule, Generic[EncoderT]):
         self.optimizer_config = from_plain(OptimizerConfig, optimizer)
         self.init_from = init_from
         self._started_from: dict[str, Any] | None = None
+        self._lineage: list[Training] = []
         self._terms: Mapping[str, Tensor] = {}
         # The earlier stage's weights replace the published ones, so these need not be there.
         self.encoder = self.build_encoder(encoder, published=not init_from)
@@ -114,6 +124,7 @@ class Stage(LightningModule, Generic[EncoderT]):
     def on_fit_start(self) -> None:
         """Start a new training from `init_from`; one that goes on from its own checkpoint does not read it."""
         self.check_tokenizer()
+        self._take_down_lineage()
         if self.init_from and not self.trainer.ckpt_path:
             report = hand_over(self.init_from, self, self.hands_over, self.position_tables(), self.translate)
             lacking = [name for name in report.missing if name.startswith("encoder.")]
@@ -121,6 +132,30 @@ class Stage(LightningModule, Generic[EncoderT]):
                 raise UserError(f"'{self.init_from}' lacks weights of the encoder: {', '.join(lacking[:5])}")
             self.after_hand_over(report)
             logger.info("%s: %s", self.init_from, report)
+
+    def _take_down_lineage(self) -> None:
+        """Note what is trained on now, and before; refuse what the protocol of now does not allow.
+
+        Raises:
+            UserError: the weights have seen what they must not.
+        """
+        own = this_training(_class_path(self), self.data)
+        path = self.trainer.ckpt_path or self.init_from
+        if self.trainer.ckpt_path:
+            begun, *behind = self._lineage  # from `on_load_checkpoint`
+            check_protocol([begun, *behind], own, str(path))
+            if begun["protocol"] == UNKNOWN:
+                own["protocol"] = UNKNOWN
+        else:
+            behind = lineage_behind(self.init_from) if self.init_from else []
+            check_protocol(behind, own, str(path))
+        self._lineage = [own, *behind]
+        if own["protocol"] is not None and protocol_on(self._lineage, own["data"]) == UNKNOWN:
+            logger.warning("nothing tells under which protocol '%s' was trained: the tables will say so", path)
+
+    def lineage(self) -> Sequence[Training]:
+        """See `umd.protocols.HasLineage`."""
+        return self._lineage
 
     def check_tokenizer(self) -> None:
         """Raise UserError where the data's tokens are not the text encoder's.
@@ -196,7 +231,8 @@ class Stage(LightningModule, Generic[EncoderT]):
         return self._terms
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember what the training that goes on here had started from."""
+        """Remember what the weights were trained on, and what the training that goes on here had started from."""
+        self._lineage = lineage_in(checkpoint)
         self._started_from = checkpoint.get(SETTINGS_KEY, {}).get("started_from")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -226,6 +262,9 @@ class Stage(LightningModule, Generic[EncoderT]):
                 "class_path": _class_path(data),
                 "init_args": {key: value for key, value in to_plain(dict(data.hparams)).items() if key in taken},
             }
+        if self._lineage:
+            own, *behind = self._lineage
+            checkpoint[SETTINGS_KEY][LINEAGE_KEY] = to_plain([noted(own, checkpoint[SETTINGS_KEY]), *behind])
 
 
 def check_finite(weights: Mapping[str, Tensor]) -> None:

@@ -245,7 +245,7 @@ class ChoiceStage(Contributions[MultimodalEncoder], UMDStage, Generic[BatchT, Sc
 
     def test_report(self) -> Mapping[str, Any]:
         """See `umd.protocols.HasReport`; a control is called one."""
-        title, notes = report_heading(self.data)
+        title, notes = report_heading(self.data, self.lineage())
         config = self.encoder.config
         if self.encoder.modalities == 1:
             title += f", text-only ({config.text})" if config.vision is None else f", image-only ({config.vision})"

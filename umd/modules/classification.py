@@ -12,6 +12,7 @@ from umd.files import UserError
 from umd.heads.split_head import Contribution
 from umd.losses.classification import classification_loss
 from umd.metrics.classification import CLASSIFICATION_REPORT_COLUMNS, ClassificationScores
+from umd.metrics.images import image_numbers
 from umd.modules.choice import ChoiceStage, Inputs
 from umd.modules.outcomes import Row, as_rows
 from umd.optim import OptimizerConfig
@@ -77,13 +78,13 @@ class Classification(ChoiceStage[ClassificationBatch, ClassificationScores]):
 
     def update(self, scores: ClassificationScores, batch: ClassificationBatch, logits: Tensor, labels: Tensor) -> None:
         """Keep the probabilities."""
-        scores.update(batch.index, logits.float().softmax(1), labels)
+        scores.update(batch.index, image_numbers(batch.image_names), logits.float().softmax(1), labels)
 
     def notes(self, scores: ClassificationScores) -> list[str]:
         """What the macro averages are over."""
         occurring, unknown = scores.occurring
         notes = [
-            "In per cent, with a 95 % bootstrap interval over samples; macro averages are over the "
+            "In per cent, with 95 % bootstrap intervals over samples and over images; macro averages are over the "
             f"{occurring} of {len(self.classes)} classes that occur in this split."
         ]
         if unknown:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from umd.batch import VQABatch
-from umd.protocols import HasDescription
+from umd.modules.lineage import heading
+from umd.protocols import HasDescription, Training
 
 Row = dict[str, Any]
 
@@ -49,8 +50,11 @@ def question_rows(
     )
 
 
-def report_heading(data: object) -> tuple[str, list[str]]:
-    """Title and first notes of a test report: the data, its protocol, and what else it says of itself."""
-    facts = dict(data.description) if isinstance(data, HasDescription) else {}
-    name, protocol = facts.pop("data", "unnamed data"), facts.pop("protocol", None)
-    return f"{name}, protocol {protocol}" if protocol else name, [f"{key}: {value}" for key, value in facts.items()]
+def report_heading(data: object, lineage: Sequence[Training]) -> tuple[str, list[str]]:
+    """Title and first notes of a test's table: the data, the protocol of the training, what else both say.
+
+    Args:
+        data: the data module of the test.
+        lineage: the trainings behind the tested weights, the last one first.
+    """
+    return heading(lineage, data.description if isinstance(data, HasDescription) else {})

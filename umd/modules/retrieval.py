@@ -207,10 +207,11 @@ class Retrieval(Contributions[MultimodalEncoder], UMDStage):
         gallery = self._gallery.join()
         scores = self.score(gallery)
         self._log_recall("test", scores)
-        self._test_rows = recall_report(scores.ranks())
+        self._test_rows = recall_report(scores.ranks(), gallery.image_of)
         pairs, texts = len(gallery.text_of), len(gallery.text)
         self._test_notes = [
-            f"Recall@K in per cent with a 95 % bootstrap interval over queries; {pairs} images against {pairs} texts."
+            "Recall@K in per cent with 95 % bootstrap intervals over queries and over images; "
+            f"{pairs} images against {pairs} texts."
         ]
         if texts < pairs:
             self._test_notes.append(f"Only {texts} texts differ; a tie counts against the query.")
@@ -229,7 +230,7 @@ class Retrieval(Contributions[MultimodalEncoder], UMDStage):
 
     def test_report(self) -> Mapping[str, Any]:
         """See `umd.protocols.HasReport`."""
-        title, notes = report_heading(self.data)
+        title, notes = report_heading(self.data, self.lineage())
         return {
             "title": title,
             "notes": [*notes, *self._test_notes],

@@ -11,6 +11,7 @@ from umd.encoders import EncoderConfig
 from umd.files import UserError
 from umd.heads.split_head import Contribution
 from umd.losses.answering import answer_loss
+from umd.metrics.images import image_numbers
 from umd.metrics.vqa import VQA_REPORT_COLUMNS, VQAAccuracy
 from umd.modules.choice import ChoiceStage, Inputs
 from umd.modules.outcomes import Row, question_rows
@@ -77,13 +78,15 @@ class VQAClassifier(ChoiceStage[VQABatch, VQAAccuracy]):
 
     def update(self, scores: VQAAccuracy, batch: VQABatch, logits: Tensor, labels: Tensor) -> None:
         """Count right answers."""
-        scores.update(batch.index, logits.argmax(1) == labels, batch.closed, batch.has_twin, labels >= 0)
+        images, correct = image_numbers(batch.image_names), logits.argmax(1) == labels
+        scores.update(batch.index, images, correct, batch.closed, batch.has_twin, labels >= 0)
 
     def notes(self, scores: VQAAccuracy) -> list[str]:
         """What accuracy and ceiling are."""
         return [
-            "Accuracy in per cent with a 95 % bootstrap interval over questions; ceiling: share of questions whose "
-            f"answer is among the {len(self.answers)} that the model can give."
+            "Accuracy in per cent with 95 % bootstrap intervals over questions and over images, whose questions are "
+            "not independent; ceiling: share of questions whose answer is "
+            f"among the {len(self.answers)} that the model can give."
         ]
 
     def rows(self, batch: VQABatch, logits: Tensor) -> list[Row]:

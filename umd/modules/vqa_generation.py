@@ -14,6 +14,7 @@ from umd.encoders.ggp import GGPConfig, GGPEncoder, build_bert
 from umd.files import UserError
 from umd.heads.answer_decoder import AnswerDecoder
 from umd.heads.measuring import measuring
+from umd.metrics.images import image_numbers
 from umd.metrics.vqa import VQA_REPORT_COLUMNS, VQAAccuracy
 from umd.modules.base import from_plain
 from umd.modules.contributions import Contributions
@@ -227,7 +228,8 @@ class VQAGenerator(Contributions[GGPEncoder], GGPStage):
     def _count(self, batch: VQABatch, correct: Sequence[bool], accuracy: VQAAccuracy, free: bool = False) -> None:
         # Free writing is bound to no vocabulary, so every answer is within reach.
         known = torch.tensor([free or truth in self.answers for truth in batch.answers])
-        accuracy.update(batch.index, torch.tensor(correct), batch.closed, batch.has_twin, known)
+        images = image_numbers(batch.image_names)
+        accuracy.update(batch.index, images, torch.tensor(correct), batch.closed, batch.has_twin, known)
 
     def _rows(self, batch: VQABatch) -> list[Row]:
         states: States = self(batch)
@@ -279,11 +281,11 @@ class VQAGenerator(Contributions[GGPEncoder], GGPStage):
 
     def test_report(self) -> Mapping[str, Any]:
         """See `umd.protocols.HasReport`."""
-        title, notes = report_heading(self.data)
+        title, notes = report_heading(self.data, self.lineage())
         notes.append(
             f"Answers are chosen from {len(self.answers)} candidates by likelihood or, in the groups marked "
-            f"'{GENERATED}', written freely. Accuracy in per cent with a 95 % bootstrap interval over questions; "
-            "ceiling: share of questions whose answer can be given at all."
+            f"'{GENERATED}', written freely. Accuracy in per cent with 95 % bootstrap intervals over questions and "
+            "over images; ceiling: share of questions whose answer can be given at all."
         )
         return {"title": title, "notes": notes, "columns": list(VQA_REPORT_COLUMNS), "rows": self._test_rows}
 

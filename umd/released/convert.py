@@ -20,7 +20,9 @@ from umd.checkpoints import SETTINGS_KEY, read_checkpoint
 from umd.files import UserError, writing
 from umd.heads.image_decoder import sincos_positions
 from umd.modules import MRPretrain, TDCalib
+from umd.modules.lineage import LINEAGE_KEY, this_training
 from umd.modules.umd_stage import UMDStage
+from umd.protocols import UNKNOWN
 from umd.released.layout import MATCHING, POSITIONS, TEACHER, Heads, is_head, rename_weights, task_head
 from umd.released.stage import Origin, build_stage
 
@@ -192,6 +194,11 @@ def _checkpoint(
         "state_dict": dict(weights),
     }
     module.on_save_checkpoint(checkpoint)
+    # Its authors pre-train on captions, which no protocol splits; what came after is not known here.
+    protocol = None if isinstance(module, MRPretrain) else UNKNOWN
+    checkpoint[SETTINGS_KEY][LINEAGE_KEY] = [
+        this_training(checkpoint[SETTINGS_KEY]["model"]["class_path"], None) | {"protocol": protocol}
+    ]
     checkpoint[SETTINGS_KEY]["converted"] = {"from": origin, "drawn_anew": list(fresh)}
     return checkpoint
 

@@ -18,10 +18,9 @@ from umd.files import write_whole
 from umd.reproduce.graph import Benchmark
 from umd.reproduce.plan import Cell, Plan
 from umd.reproduce.results import (
-    Comparison,
     MissingResultError,
     Result,
-    compare,
+    compared,
     most_frequent,
     read_result,
     test_questions,
@@ -29,6 +28,10 @@ from umd.reproduce.results import (
 from umd.reproduce.scales import TITLES
 from umd.reproduce.steps import Workspace
 
+_UNKNOWN = (
+    *("mean", "std", "seeds", "interval_low", "interval_high"),
+    *("image_interval_low", "image_interval_high", "count", "ceiling"),
+)  # of a row that is quoted
 _HEADLINE = {"vqa": "overall", "classification": "accuracy", "retrieval": "text to image R@1"}
 _PACKAGES = ("umd", "torch", "lightning", "transformers", "torchvision")
 _PROTOCOLS = {
@@ -172,6 +175,8 @@ def _rows(
             "seeds": result.seeds,
             "interval_low": value.low,
             "interval_high": value.high,
+            "image_interval_low": value.image_low,
+            "image_interval_high": value.image_high,
             "count": value.count,
             "ceiling": value.ceiling,
             "paper": figure,
@@ -202,7 +207,7 @@ def _quoted(plan: Plan) -> Iterator[dict[str, Any]]:
                     "dataset_title": TITLES[dataset],
                     "protocol": protocol,
                     "metric": metric,
-                    **dict.fromkeys(("mean", "std", "seeds", "interval_low", "interval_high", "count", "ceiling")),
+                    **dict.fromkeys(_UNKNOWN),
                     "paper": figure,
                     "difference": None,
                 }
@@ -217,7 +222,7 @@ def _comparisons(plan: Plan, results: dict[tuple[str, tuple[str, str | None]], R
         for (name, key), other in results.items():
             if one is None or name == main or key != _key(benchmark):
                 continue
-            found: Comparison | None = compare(one, other)
+            found = compared(one, other)
             if found is not None:
                 yield {
                     "dataset_title": TITLES[benchmark.dataset],
@@ -260,7 +265,10 @@ def _notes(plan: Plan, facts: dict[tuple[str, str | None], Path]) -> list[str]:
         )
     else:
         notes.append(f"One seed ({seeds[0]}).")
-    notes.append("Brackets: 95 % bootstrap interval over test samples.")
+    notes.append(
+        "Square brackets: 95 % bootstrap interval over test samples; braces: over their images, since samples that "
+        "share an image are not independent."
+    )
     if setting.scale != "embedded" and plan.experiment.paper:
         notes.append(
             f"Paper: {paper_figures()[plan.experiment.paper]['source']}; its figures stand beside "
@@ -348,11 +356,18 @@ def _cell(row: dict[str, Any] | None) -> str:
     if row is None or row["mean"] is None:
         return "-"
     spread = f" ± {row['std']:.1f}" if row["std"] is not None else ""
-    return f"{row['mean']:.1f}{spread} [{row['interval_low']:.1f}, {row['interval_high']:.1f}]"
+    cell = f"{row['mean']:.1f}{spread} [{row['interval_low']:.1f}, {row['interval_high']:.1f}]"
+    if row["image_interval_low"] is None:
+        return cell
+    return f"{cell} {{{row['image_interval_low']:.1f}, {row['image_interval_high']:.1f}}}"
 
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _signed(value: float | None) -> str:
@@ -360,10 +375,17 @@ def _signed(value: float | None) -> str:
 
 
 def _compared(comparisons: Sequence[dict[str, Any]], headline: str) -> str:
-    lines = [["on", "rows", f"{headline}: difference [95 % interval]", "McNemar p"], ["---"] * 4]
+    header = [
+        f"{headline}: difference [95 % interval] {{over images}}",
+        "McNemar p, by seed",
+        "sign-flip p over images",
+    ]
+    lines = [["on", "rows", *header], ["---"] * 5]
     for found in comparisons:
         where = ", ".join(filter(None, (found["dataset_title"], found["protocol"])))
-        p = ", ".join("< 0.001" if value < 0.001 else f"{value:.3f}" for value in found["p"])
         difference = f"{found['difference']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
-        lines.append([where, f"{found['one']} against {found['other']}", difference, p])
+        if found["image_low"] is not None:
+            difference += f" {{{found['image_low']:+.1f}, {found['image_high']:+.1f}}}"
+        p = ", ".join(map(_p, found["p"]))
+        lines.append([where, f"{found['one']} against {found['other']}", difference, p, _p(found["image_p"])])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -19,7 +19,7 @@ import torch
 
 from tests.configs.test_configs import CONFIGS, SHORT, TINY, TINY_UMD, fit, step
 from umd.cli import main
-from umd.commands.compare import comparison
+from umd.commands.compare import comparison, read_runs
 from umd.commands.train import run
 from umd.files import UserError
 
@@ -202,7 +202,7 @@ def test_runs_of_one_name_stay_apart_in_a_comparison(trained: Path, tmp_path: Pa
     other.mkdir(parents=True)
     own = json.loads((trained / "vqa" / "default" / "results.json").read_text())
     (other / "results.json").write_text(json.dumps(own | {"rows": [row | {"accuracy": 99.9} for row in own["rows"]]}))
-    found = comparison([trained / "vqa" / "default", other / "results.json"])
+    found = comparison(read_runs([trained / "vqa" / "default", other / "results.json"]))
     assert found["run"].nunique() == 2
     assert (found["accuracy"] == 99.9).sum() == len(own["rows"])
 

@@ -1,22 +1,11 @@
-"""Paired comparison and intervals over seeds, against closed forms."""
+"""Intervals over seeds, against closed forms."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 
-from umd.metrics.intervals import bootstrap_interval, mcnemar, mean_interval
-
-
-def test_mcnemar_is_a_binomial_test_of_the_questions_that_tell() -> None:
-    one = np.array([True] * 12 + [False] * 3 + [True] * 40 + [False] * 10)
-    other = np.array([False] * 12 + [True] * 3 + [True] * 40 + [False] * 10)
-    assert mcnemar(one, other) == pytest.approx(binomtest(3, 15, 0.5).pvalue)
-    assert mcnemar(other, one) == mcnemar(one, other)
-    assert mcnemar(one, one) == 1
-    with pytest.raises(ValueError, match="the same"):
-        mcnemar(one, other[:-1])
+from umd.metrics.intervals import bootstrap_interval, mean_interval
 
 
 def test_the_interval_of_a_mean_is_that_of_an_accuracy_where_values_are_0_and_1() -> None:

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
-from umd.metrics.intervals import bootstrap_interval
+from umd.metrics.intervals import bootstrap_interval, image_interval
 from umd.metrics.vqa import VQA_REPORT_COLUMNS, VQAAccuracy, vqa_report
 
 Columns = dict[str, torch.Tensor]
@@ -21,6 +21,7 @@ def random_questions(count: int) -> Columns:
     flags = torch.rand(4, count, generator=torch.Generator().manual_seed(0)) < 0.6
     return {
         "index": torch.arange(count),
+        "image": torch.arange(count) // 2,
         "correct": flags[0],
         "closed": flags[1],
         "has_twin": flags[2],
@@ -36,6 +37,7 @@ def hand_counted() -> Columns:
     # 0 and 1 are open, 2 to 5 closed; 1 and 3 have a twin; 0 and 4 have answers beyond the vocabulary.
     return {
         "index": torch.tensor([5, 4, 3, 2, 1, 0]),
+        "image": torch.tensor([7, 7, 3, 3, 9, 9]),
         "correct": torch.tensor([True, False, True, True, True, False]),
         "closed": torch.tensor([True, True, True, True, False, False]),
         "has_twin": torch.tensor([False, False, True, False, True, False]),
@@ -102,6 +104,8 @@ def test_report_of_a_hand_counted_example() -> None:
     assert [rows["twin-free"][key] for key in keys] == [4, 50, 50, 100]
     interval = (rows["closed"]["interval_low"], rows["closed"]["interval_high"])
     assert interval == bootstrap_interval([1, 1, 1, 0])
+    over_images = (rows["closed"]["image_interval_low"], rows["closed"]["image_interval_high"])
+    assert over_images == image_interval([1, 1, 1, 0], [3, 3, 7, 7]) == (50, 100)
 
 
 def test_share_of_ceiling_is_undefined_at_a_ceiling_of_nothing_and_passes_a_hundred() -> None:

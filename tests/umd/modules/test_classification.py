@@ -25,7 +25,7 @@ from torchmetrics.functional.classification import (
 from callbacks import ModalityCoordination, PredictionWriter, ResultsTable
 from tests.synthetic import ENCODER, OPTIMIZER, quiet_trainer, vqa_batch
 from umd.batch import ClassificationBatch, ImageTextBatch
-from umd.commands.compare import as_table, comparison
+from umd.commands.compare import as_tables, read_runs
 from umd.losses.classification import classification_loss
 from umd.metrics.classification import (
     CLASSIFICATION_REPORT_COLUMNS,
@@ -34,6 +34,7 @@ from umd.metrics.classification import (
     weighted_auc,
     weighted_metrics,
 )
+from umd.metrics.runs import configurations
 from umd.modules import Classification
 
 CLASSES = ("cell", "gel", "plot")
@@ -115,28 +116,37 @@ def test_auc_counts_won_comparisons_with_each_sample_as_often_as_it_weighs() -> 
         assert area == pytest.approx(won / (len(above) * len(below)))
 
 
-def test_intervals_agree_with_resampling_the_samples() -> None:
+def test_intervals_agree_with_resampling_the_samples_and_the_images() -> None:
     probabilities, labels = samples(60, 3, seed=3)
-    rows = classification_report(probabilities, labels, resamples=3000)
+    images = torch.arange(60) // 4
+    rows = classification_report(probabilities, labels, images, resamples=3000)
     generator = np.random.default_rng(7)
-    drawn = [single(probabilities[places], labels[places]) for places in generator.integers(0, 60, (3000, 60))]
+    of_image = [(images == image).nonzero()[:, 0] for image in range(15)]
+    drawn = {
+        "interval": list(generator.integers(0, 60, (3000, 60))),
+        "image_interval": [
+            torch.cat([of_image[i] for i in chosen]) for chosen in generator.integers(0, 15, (3000, 15))
+        ],
+    }
     value = single(probabilities, labels)
-    for row, name in zip(rows, value, strict=True):
-        low, high = np.quantile([resample[name] for resample in drawn], [0.025, 0.975])
-        assert row["value"] == value[name]
-        assert row["interval_low"] == pytest.approx(low, abs=1.7)  # a step of the accuracy, 100 / 60
-        assert row["interval_high"] == pytest.approx(high, abs=1.7)
+    for interval, resamples in drawn.items():
+        values = [single(probabilities[places], labels[places]) for places in resamples]
+        for row, name in zip(rows, value, strict=True):
+            low, high = np.nanquantile([resample[name] for resample in values], [0.025, 0.975])
+            assert row["value"] == value[name]
+            assert row[f"{interval}_low"] == pytest.approx(low, abs=1.7)  # a step of the accuracy, 100 / 60
+            assert row[f"{interval}_high"] == pytest.approx(high, abs=1.7)
 
 
 def test_what_is_undefined_is_none_in_the_report_and_absent_from_the_scalars() -> None:
     probabilities, _ = samples(6, 3)
     one_class = torch.zeros(6, dtype=torch.long)
-    rows = {row["metric"]: row for row in classification_report(probabilities, one_class)}
+    rows = {row["metric"]: row for row in classification_report(probabilities, one_class, torch.arange(6))}
     assert rows["macro AUC"] == dict.fromkeys(CLASSIFICATION_REPORT_COLUMNS) | {"metric": "macro AUC", "samples": 6}
     assert rows["macro specificity"]["value"] is None
     assert rows["macro sensitivity"]["value"] == rows["accuracy"]["value"]
     scores = ClassificationScores(3)
-    scores.update(torch.arange(6), probabilities, one_class)
+    scores.update(torch.arange(6), torch.arange(6), probabilities, one_class)
     assert set(scores.compute()) == {"accuracy", "macro_sensitivity"}
 
 
@@ -287,8 +297,8 @@ def test_a_wrong_setting_is_named(settings: dict[str, Any], message: str) -> Non
 def test_runs_can_be_compared_in_one_table_unless_they_are_of_different_tasks(tmp_path: Path) -> None:
     probabilities, labels = samples(30, 3)
     reports = {
-        "joint": classification_report(probabilities, labels),
-        "one_class": classification_report(probabilities, torch.zeros(30, dtype=torch.long)),
+        "joint": classification_report(probabilities, labels, torch.arange(30) // 2),
+        "one_class": classification_report(probabilities, torch.zeros(30, dtype=torch.long), torch.arange(30) // 2),
         "vqa": [{"group": "open", "questions": 1, "accuracy": 50.0}],
     }
     for name, rows in reports.items():
@@ -296,7 +306,8 @@ def test_runs_can_be_compared_in_one_table_unless_they_are_of_different_tasks(tm
         report = {"title": name, "columns": list(rows[0]), "rows": rows}
         (tmp_path / name / "results.json").write_text(json.dumps(report))
     console = Console(width=150, record=True, file=io.StringIO())
-    console.print(as_table(comparison([tmp_path / "joint", tmp_path / "one_class"])))
+    for table in as_tables(configurations(read_runs([tmp_path / "joint", tmp_path / "one_class"])), console.width):
+        console.print(table)
     text = console.export_text()
     row = reports["joint"][1]
     assert f"{row['value']:.1f} " in text
@@ -304,4 +315,4 @@ def test_runs_can_be_compared_in_one_table_unless_they_are_of_different_tasks(tm
     assert "macro AUC" in text and "(30)" in text
     assert "nan" not in text
     with pytest.raises(ValueError, match="is of another task than"):
-        comparison([tmp_path / "joint", tmp_path / "vqa"])
+        read_runs([tmp_path / "joint", tmp_path / "vqa"])

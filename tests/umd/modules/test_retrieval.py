@@ -243,7 +243,7 @@ def test_recall_counts_the_places_up_to_k() -> None:
     assert [values[f"text_to_image_recall{k}"] for k in (1, 5, 10)] == [25, 50, 75]
     assert [values[f"image_to_text_recall{k}"] for k in (1, 5, 10)] == [50, 75, 100]
     assert values["mean_recall"] == pytest.approx(62.5)
-    assert [row["recall"] for row in recall_report(ranks)] == [25, 50, 75, 50, 75, 100]
+    assert [row["recall"] for row in recall_report(ranks, torch.arange(4))] == [25, 50, 75, 50, 75, 100]
 
 
 def test_half_precision_makes_no_ties() -> None:
