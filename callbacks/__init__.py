@@ -2,6 +2,7 @@
 
 from callbacks.feature_writer import FeatureWriter
 from callbacks.finite_guard import FiniteGuard
+from callbacks.learning_rate import LearningRate
 from callbacks.modality_coordination import ModalityCoordination
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.progress_file import ProgressFile
@@ -12,6 +13,7 @@ from callbacks.weight_perturbation import WeightPerturbation
 __all__ = [
     "FeatureWriter",
     "FiniteGuard",
+    "LearningRate",
     "ModalityCoordination",
     "PredictionWriter",
     "ProgressFile",

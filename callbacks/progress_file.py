@@ -19,10 +19,12 @@ class ProgressFile(Callback):
     """Writes `progress.json` into the run folder (`default_root_dir`), at most once every few seconds.
 
     It holds `step` and `steps` (optimizer steps done, and of the whole training), `epoch` (the running one, from 1)
-    and `epochs` (null where the training is counted in steps), `started_at_step` (where this process began) and
-    `seconds` (since then). The file is replaced in one move, so that a reader never finds half of one.
+    and `epochs` (null where the training is counted in steps), `started_at_step` (where this process began),
+    `seconds` (since then) and `seconds_left` (null while unknown). The file is replaced in one move, so that a reader
+    never finds half of one.
 
-    Where no progress bar is shown, each epoch ends with a line: its number, what was measured, and the time left.
+    Where no progress bar is shown, each epoch ends with a line: its number, what was measured in it, and the time
+    left. That is told from the pace of all steps but this process's first, in which compilers and caches warm up.
 
     Args:
         seconds: shortest time between two writings.
@@ -33,20 +35,30 @@ class ProgressFile(Callback):
         self.seconds = seconds
         self._began = 0.0
         self._first = 0
+        self._warm: tuple[float, int] | None = None  # when the first step was over, and its number
+        self._validated = False
         self._written = float("-inf")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note where this process begins."""
         self._began, self._first = time.monotonic(), trainer.global_step
+        self._warm, self._validated = None, False
         self._write(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
         """Write, if the last time is long enough ago."""
+        if self._warm is None and trainer.global_step > self._first:
+            self._warm = time.monotonic(), trainer.global_step
         if time.monotonic() - self._written >= self.seconds:
             self._write(trainer)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What it measured goes into the epoch's line, once."""
+        self._validated = not trainer.sanity_checking
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say how it stands, validation included."""
+        """Say how it stands; of the validation only where there was one in this epoch."""
+        validated, self._validated = self._validated, False
         if trainer.progress_bar_callback is not None:
             return
         progress = self._progress(trainer)
@@ -54,10 +66,9 @@ class ProgressFile(Callback):
         measured = [
             f"{name} {float(value):.4g}"
             for name, value in sorted(trainer.callback_metrics.items())
-            if name == "train/loss" or name.startswith("validation/")
+            if name == "train/loss" or (validated and name.startswith("validation/"))
         ]
-        made, left = progress["step"] - self._first, progress["steps"] - progress["step"]
-        seconds = round(progress["seconds"] * left / made) if made else 0
+        seconds = round(progress["seconds_left"] or 0)
         time_left = [f"{timedelta(seconds=seconds)} left"] if seconds else []
         rank_zero_info("%s", ", ".join([f"epoch {trainer.current_epoch + 1}{of}", *measured, *time_left]))
 
@@ -82,4 +93,12 @@ class ProgressFile(Callback):
             "epochs": epochs if epochs and epochs > 0 else None,
             "started_at_step": self._first,
             "seconds": round(time.monotonic() - self._began, 1),
+            "seconds_left": self._seconds_left(trainer),
         }
+
+    def _seconds_left(self, trainer: Trainer) -> float | None:
+        made = trainer.global_step - self._warm[1] if self._warm else 0
+        if self._warm is None or made <= 0:
+            return None
+        left = max(0, int(trainer.estimated_stepping_batches) - trainer.global_step)
+        return round((time.monotonic() - self._warm[0]) * left / made, 1)

@@ -2,35 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
+from PIL import Image, ImageDraw
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from umd.files import UserError
 from umd.protocols import HasReconstructions
 
+COLUMNS = ("input", "hidden", "rebuilt")
+SIDE = 128
+"""Least side of a shown image in pixels; smaller ones are magnified by a whole number."""
 
-def reconstruction_grid(image: Tensor, masked: Tensor, reconstruction: Tensor) -> Tensor:
-    """One row a sample: the input, the masked input, the reconstruction.
+_GAP = 4
+_LINE = 16  # height of a line of text
+
+
+def reconstruction_sheet(image: Tensor, masked: Tensor, reconstruction: Tensor, names: Sequence[str]) -> Tensor:
+    """A row a sample: input, masked input and reconstruction, under a line that says so, each with its name below.
 
     Args:
         image: (B, 3, H, W) float in 0..1.
         masked: (B, 3, H, W) float in 0..1.
         reconstruction: (B, 3, H, W) float; clamped to 0..1.
+        names: B names.
 
     Returns:
-        (3, B (H + 2) + 2, 3 (W + 2) + 2) float in 0..1 on the CPU: 2 black pixels between the images.
+        (3, T, U) uint8 on the CPU. An image is k H high and k W wide, with the least k that makes both at least 128;
+        the left upper corner of that in row r and column c is at `corner(r, c, k H, k W)`.
     """
-    triples = torch.stack((image, masked, reconstruction), dim=1).flatten(0, 1)
-    grid: Tensor = make_grid(triples.detach().float().clamp(0, 1).cpu(), nrow=3, padding=2)
-    return grid
+    rows = torch.stack((image, masked, reconstruction), dim=1).detach().float().clamp(0, 1).cpu()
+    factor = max(-(-SIDE // min(rows.shape[-2:])), 1)
+    pictures = (rows * 255).round().to(torch.uint8)
+    pictures = pictures.repeat_interleave(factor, dim=-1).repeat_interleave(factor, dim=-2)
+    samples, columns, _, height, width = pictures.shape
+    bottom, right = corner(samples, columns, height, width)
+    sheet = Image.new("RGB", (right, bottom), "white")
+    pen = ImageDraw.Draw(sheet)
+    for column, label in enumerate(COLUMNS):
+        pen.text((corner(0, column, height, width)[1], _GAP), label, fill="black")
+    for row, name in enumerate(names):
+        for column, picture in enumerate(pictures[row]):
+            top, left = corner(row, column, height, width)
+            sheet.paste(Image.fromarray(picture.permute(1, 2, 0).numpy()), (left, top))
+        pen.text((corner(row, 0, height, width)[1], top + height + 1), name, fill="black")
+    return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)
+
+
+def corner(row: int, column: int, height: int, width: int) -> tuple[int, int]:
+    """Top and left of an image of the sheet, in pixels."""
+    return _LINE + _GAP + row * (height + _LINE + _GAP), _GAP + column * (width + _GAP)
 
 
 class ReconstructionImages(Callback):
@@ -98,11 +127,11 @@ class ReconstructionImages(Callback):
             pictures = _reconstructing(pl_module).reconstruct(batch)
         if pictures is None:
             return
-        image, masked, reconstruction = pictures
-        shown = slice(self.images)
-        grid = reconstruction_grid(image[shown], masked[shown], reconstruction[shown])
+        image, masked, reconstruction = (images[: self.images] for images in pictures)
+        names = getattr(batch, "image_names", None) or [f"sample {number}" for number in range(len(image))]
+        sheet = reconstruction_sheet(image, masked, reconstruction, names[: len(image)])
         for board in boards:
-            board.experiment.add_image("reconstruction", grid, global_step=trainer.global_step)
+            board.experiment.add_image("reconstruction", sheet, global_step=trainer.global_step)
 
     def _is_due(self, trainer: Trainer) -> bool:
         return (

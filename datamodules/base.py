@@ -129,7 +129,7 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
     def nothing_found(self) -> UserError:
         """The error for a root that holds nothing of this data set."""
         if not self.root.is_dir():
-            held = "there is no such folder"
+            held = "there is no such folder (--data.root says where it is)"
         else:
             names = sorted(path.name for path in self.root.iterdir())
             held = f"it holds {', '.join(names[:8]) or 'nothing'}{', ...' if len(names) > 8 else ''}"

@@ -21,10 +21,11 @@ from tests.configs.test_configs import COMMANDS
 from tests.readmes import FENCE, LIVING, ROOMS, ROOT, TEXTS, blocks, commands, spans
 from umd.checkpoints import SETTINGS_KEY
 from umd.commands import train
-from umd.commands.added import added_callbacks
-from umd.commands.arguments import prepare, value_of
+from umd.commands.added import ConfigFile, with_added_callbacks
+from umd.commands.arguments import prepare
 from umd.commands.configs import RENAMED
 from umd.commands.data import parse as parse_data
+from umd.commands.early import value_of
 from umd.run.folder import RunFolder
 from umd.run.renamed import RENAMED_ARGUMENTS
 
@@ -252,7 +253,7 @@ def test_all_callbacks_that_are_added_are_explained() -> None:
             return {}
 
     config = {"trainer": {}, "seed_everything": 0}
-    added = [RunFolder, *map(type, added_callbacks("fit", Reporting(), [], config))]
+    added = [RunFolder, ConfigFile, *map(type, with_added_callbacks("fit", Reporting(), [], config))]
     rows = re.findall(r"^\| `(\w+)` \|", TEXTS["umd/README.md"], re.MULTILINE)
     assert sorted(rows) == sorted(kind.__name__ for kind in added)
 

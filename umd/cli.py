@@ -59,13 +59,20 @@ def _run(given: list[str]) -> None:
     elif command in _OWN_COMMANDS:
         _in_the_users_words(import_module(_OWN_COMMANDS[command][0]).main, given[1:])
     elif command in _LIGHTNING_COMMANDS:
-        from umd.commands.train import run
-
-        _in_the_users_words(run, given)
+        _in_the_users_words(_lightnings, given)
     else:
         known = ", ".join([*_LIGHTNING_COMMANDS, *_OWN_COMMANDS])
         sys.stderr.write(f"umd: there is no command '{command}'; there are {known}\n")
         raise SystemExit(2)
+
+
+def _lightnings(given: list[str]) -> None:
+    from umd.commands.early import check_early
+
+    check_early(given[0], given[1:])
+    from umd.commands.train import run  # imports torch and lightning, which takes seconds
+
+    run(given)
 
 
 def _in_the_users_words(function: Callable[[list[str]], None], arguments: list[str]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import warnings
 from pathlib import Path
 from typing import Any, cast
@@ -16,10 +17,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from callbacks.reconstruction_images import ReconstructionImages, reconstruction_grid
+from callbacks.reconstruction_images import ReconstructionImages, corner, reconstruction_sheet
 from umd.files import UserError
 
 SIZE = 6
+SHOWN = 132  # the least multiple of it that has 128 pixels
 DATA = torch.rand(10, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
 
 
@@ -78,14 +80,26 @@ def logged(folder: Path) -> list[Any]:
     return list(events.Images("reconstruction")) if tags else []
 
 
-def test_grid_has_a_row_a_sample_and_clamps() -> None:
-    image, masked = torch.rand(2, 3, 5, 4), torch.zeros(2, 3, 5, 4)
-    grid = reconstruction_grid(image, masked, torch.full_like(image, 7.0))
-    assert grid.shape == (3, 2 * (5 + 2) + 2, 3 * (4 + 2) + 2)
-    assert torch.equal(grid[:, 2:7, 2:6], image[0])
-    assert torch.equal(grid[:, 9:14, 2:6], image[1])
-    assert grid[:, 9:14, 8:12].max() == 0
-    assert grid[:, 9:14, 14:18].min() == grid.max() == 1
+def test_a_sheet_shows_each_image_large_and_says_what_it_is() -> None:
+    image, masked = torch.rand(2, 3, 50, 40), torch.zeros(2, 3, 50, 40)
+    sheet = reconstruction_sheet(image, masked, torch.full_like(image, 7.0), ["a.png", "b.png"])
+    height, width = 4 * 50, 4 * 40  # the least factor with which both sides have 128 pixels
+    assert sheet.shape == (3, *corner(2, 3, height, width))
+    wanted = {0: (image * 255).round(), 1: masked, 2: torch.full_like(image, 255)}
+    background = torch.ones(sheet.shape[1:], dtype=torch.bool)
+    for row, column in itertools.product(range(2), range(3)):
+        top, left = corner(row, column, height, width)
+        shown = sheet[:, top : top + height, left : left + width]
+        assert torch.equal(shown[:, 2::4, 2::4].float(), wanted[column][row])
+        assert torch.equal(shown[:, ::4, ::4], shown[:, 3::4, 3::4])
+        background[top : top + height, left : left + width] = False
+        label = sheet[:, top + height : top + height + 12, left : left + width]
+        assert bool(label.min() < 128) == (column == 0), "the sample's name, below the first"
+    first = corner(0, 0, height, width)[0]
+    for column in range(3):
+        left = corner(0, column, height, width)[1]
+        assert sheet[:, :first, left : left + width].min() < 128, "what the column shows, on top"
+    assert sheet[:, background].float().mean() > 230, "the rest is white"
 
 
 def test_images_are_logged_once_an_epoch_that_is_due_and_never_in_the_sanity_check(tmp_path: Path) -> None:
@@ -95,12 +109,12 @@ def test_images_are_logged_once_an_epoch_that_is_due_and_never_in_the_sanity_che
     assert module.calls == [(0, False, False), (2, False, False)]
     images = logged(tmp_path)
     assert [image.step for image in images] == [1, 5]
-    assert [(image.height, image.width) for image in images] == [(4 * (SIZE + 2) + 2, 3 * (SIZE + 2) + 2)] * 2
+    assert [(image.height, image.width) for image in images] == [corner(4, 3, SHOWN, SHOWN)] * 2
 
 
 def test_a_small_batch_gives_fewer_rows(tmp_path: Path) -> None:
     fit(Autoencoder(), tmp_path, ReconstructionImages(images=32), epochs=1)
-    assert [image.height for image in logged(tmp_path)] == [5 * (SIZE + 2) + 2]
+    assert [image.height for image in logged(tmp_path)] == [corner(5, 3, SHOWN, SHOWN)[0]]
 
 
 def test_training_does_not_notice(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from umd.commands.configs import is_inline, with_found_configs
+from umd.commands.early import LIGHTNINGS_OWN_NAMES, value_of
 from umd.encoders import tokenizer_for
 from umd.files import UserError
 from umd.run.paths import folder_of
@@ -18,8 +20,6 @@ from umd.run.settings import check_classes, settings_of
 
 # Set from the model's settings, never by hand.
 _LINKED = ("tokenizer", "image_size")
-_SAY_WHICH_MODEL = ("--ckpt_path", "--config", "-c", "--model", "--model.help", "--data.help", "--help", "-h")
-_LIGHTNINGS_OWN_NAMES = ("best", "last", "hpc", "registry")  # of checkpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,15 @@ class Arguments:
         typed: the command and its options, a checkpoint's settings first, so that whatever the user gives wins.
         restored: the settings that were taken from a checkpoint; empty without one.
         folder: the run folder in which the command goes on, since the checkpoint lies in it; None: another one.
+        own_data_seed: whether the data has a seed of its own, and not the training's.
+        own_precision: whether the precision was typed, and is no config's.
     """
 
     typed: list[str]
     restored: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    own_data_seed: bool = False
+    own_precision: bool = False
 
 
 def prepare(given: Sequence[str]) -> Arguments:
@@ -44,29 +48,30 @@ def prepare(given: Sequence[str]) -> Arguments:
         given: the command and its options, as typed.
 
     Raises:
-        UserError: nothing says which model; or something is set that follows from the model; or a config is not
-            there; or the checkpoint cannot be used.
+        UserError: something is set that follows from the model; or a config is not there; or the checkpoint cannot
+            be used.
     """
     command, *options = given
-    if command != "fit" and all(option.partition("=")[0] not in _SAY_WHICH_MODEL for option in options):
-        raise without_checkpoint(command)
     for key in _LINKED:
         if any(value_of(f"--data.{part}{key}", options) is not None for part in ("", "init_args.")):
             raise UserError(f"--data.{key} follows from the model's encoder: set --model.encoder instead")
     options = nulls_as_config(with_found_configs(options))
     path = value_of("--ckpt_path", options)
-    if path is None or path in _LIGHTNINGS_OWN_NAMES:
-        return Arguments([command, *options])
-    restored = settings_of(path, training=command == "fit")
-    check_classes(restored, path, _all_that_was_given(options))
-    config = f"--config={json.dumps(_without_linked(restored))}"
-    moved = any(value_of(option, options) is not None for option in ("--name", "--runs"))
-    return Arguments([command, config, *options], restored, None if moved else folder_of(path))
-
-
-def without_checkpoint(command: str) -> UserError:
-    """The error for a command that needs a model and has none."""
-    return UserError(f"umd {command} needs a trained model: --ckpt_path FILE")
+    restored: dict[str, Any] = {}
+    folder = None
+    if path is not None and path not in LIGHTNINGS_OWN_NAMES:
+        restored = settings_of(path, training=command == "fit")
+        check_classes(restored, path, _all_that_was_given(options))
+        options = [f"--config={json.dumps(_without_linked(restored))}", *options]
+        moved = any(value_of(option, options) is not None for option in ("--name", "--runs"))
+        folder = None if moved else folder_of(path)
+    return Arguments(
+        [command, *options],
+        restored,
+        folder,
+        own_data_seed=_sets_data_seed(options),
+        own_precision=value_of("--trainer.precision", options) is not None,
+    )
 
 
 def nulls_as_config(options: Sequence[str]) -> list[str]:
@@ -90,16 +95,6 @@ def nulls_as_config(options: Sequence[str]) -> list[str]:
         else:
             rewritten += [option] if equals or not nested else [option, value]
     return rewritten
-
-
-def value_of(name: str, options: Sequence[str]) -> str | None:
-    """The value of an option, typed as `--name value` or `--name=value`; None where it is not given."""
-    for number, option in enumerate(options):
-        if option == name and number + 1 < len(options):
-            return options[number + 1]
-        if option.startswith(name + "="):
-            return option.split("=", 1)[1]
-    return None
 
 
 def add_options(parser: LightningArgumentParser) -> None:
@@ -139,8 +134,24 @@ def _without_linked(settings: dict[str, Any]) -> dict[str, Any]:
     return settings | {"data": settings["data"] | {"init_args": own}}
 
 
+def _sets_data_seed(options: Sequence[str]) -> bool:
+    """Whether the command line or a config says which seed the data has."""
+    if any(value_of(f"--data.{part}seed", options) is not None for part in ("", "init_args.")):
+        return True
+    for config in _configs(options):
+        content = yaml.safe_load(config)
+        data = content.get("data") if isinstance(content, dict) else None
+        if isinstance(data, dict) and "seed" in (data.get("init_args") or {}):
+            return True
+    return False
+
+
 def _all_that_was_given(options: Sequence[str]) -> str:
-    """The command line, and the files that it names as configs."""
-    configs = [option.partition("=")[2] for option in options if option.startswith("--config=")]
-    files = [Path(config).read_text(encoding="utf-8") for config in configs if not is_inline(config)]
-    return "\n".join([*options, *files])
+    """The command line, and what the configs say that it names."""
+    return "\n".join([*options, *_configs(options)])
+
+
+def _configs(options: Sequence[str]) -> list[str]:
+    """The text of each config, be it a file or typed."""
+    given = [option.partition("=")[2] for option in options if option.startswith("--config=")]
+    return [config if is_inline(config) else Path(config).read_text(encoding="utf-8") for config in given]

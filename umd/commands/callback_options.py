@@ -16,11 +16,12 @@ def with_options(callbacks: Sequence[Any], options: Sequence[str]) -> list[Any]:
 
     Args:
         callbacks: settings with `class_path` and, where there are arguments, `init_args`.
-        options: "NAME=off" leaves a callback out, "NAME.ARGUMENT=VALUE" sets one of its arguments (as YAML reads
-            the value). NAME is the class's own name.
+        options: "NAME=off" leaves all callbacks of that name out, "NAME.ARGUMENT=VALUE" sets one argument of the
+            only one (as YAML reads the value). NAME is the class's own name.
 
     Raises:
-        UserError: an option is worded otherwise, or the config has no callback, or more than one, of this name.
+        UserError: an option is worded otherwise; or the config has no callback of this name; or an argument is set
+            of one of several.
     """
     kept = list(callbacks)
     for option in options:
@@ -29,12 +30,17 @@ def with_options(callbacks: Sequence[Any], options: Sequence[str]) -> list[Any]:
         if not equals or not name or not (argument or value == "off"):
             raise UserError(f"--callback {option}: NAME=off or NAME.ARGUMENT=VALUE is needed")
         found = [callback for callback in kept if _name(callback) == name]
-        if len(found) != 1:
+        if not found:
             names = [_name(callback) for callback in kept]
             near = get_close_matches(name, names, n=1)
             raise UserError(
-                f"--callback {option}: the config has {len(found) or 'no'} callback{'s' * (len(found) > 1)} "
-                f"'{name}', but {', '.join(names) or 'none'}" + (f"; did you mean {near[0]}?" if near else "")
+                f"--callback {option}: the config has no callback '{name}', but {', '.join(names) or 'none'}"
+                + (f"; did you mean {near[0]}?" if near else "")
+            )
+        if argument and len(found) > 1:
+            raise UserError(
+                f"--callback {option}: the config has {len(found)} callbacks '{name}', and nothing says which one: "
+                f"give a --config with trainer.callbacks in the place of all, or leave them out with {name}=off"
             )
         if argument:
             arguments = found[0].get("init_args")
@@ -45,7 +51,7 @@ def with_options(callbacks: Sequence[Any], options: Sequence[str]) -> list[Any]:
                 )
             arguments[argument] = yaml.safe_load(value)
         else:
-            kept.remove(found[0])
+            kept = [callback for callback in kept if _name(callback) != name]
     return kept
 
 

@@ -12,6 +12,13 @@ from torch import nn
 from umd.files import UserError, refused
 from umd.run.settings import misfit
 
+_MISSING_PACKAGE = re.compile(
+    r"Problem with given class_path '(?P<name>[^']+)':\s*(?P<what>(Requirement|No module named)[^\n]*)"
+)
+_MAKES_TRAINERS = ("lightning.pytorch.trainer", "lightning.pytorch.strategies", "lightning.pytorch.accelerators")
+_UNKNOWN_METRIC = re.compile(
+    r"Early stopping conditioned on metric `(?P<name>[^`]+)`.*following: (?P<known>.*)", re.DOTALL
+)
 _DEAD_WORKER = re.compile(r"DataLoader worker.*(exited unexpectedly|is killed)", re.DOTALL)
 
 
@@ -38,7 +45,40 @@ def explained(error: BaseException, folder: Path) -> UserError | None:
             )
     if isinstance(error, MisconfigurationException):
         return UserError(" ".join(str(error).split()))
+    if isinstance(error, RuntimeError) and (unknown := _UNKNOWN_METRIC.search(str(error))):
+        known = [
+            name
+            for name in re.findall(r"`([^`]+)`", unknown["known"])
+            if "loss" in name or name.startswith("validation/")
+        ]
+        return UserError(f"EarlyStopping: nothing called '{unknown['name']}' is measured, but {', '.join(known)}")
     return None
+
+
+def explained_start(error: BaseException) -> UserError | None:
+    """A clear error for what Lightning refuses while model, data and trainer are made, or for a missing package.
+
+    Args:
+        error: what was raised then.
+
+    Returns:
+        The error to raise instead; None where this is a mistake in somebody's code.
+    """
+    if missing := _MISSING_PACKAGE.search(str(error)):
+        return UserError(f"{missing['name'].rpartition('.')[2]}: {' '.join(missing['what'].split())}")
+    if isinstance(error, MisconfigurationException) or (
+        isinstance(error, ValueError | ImportError) and _raised_in(error).startswith(_MAKES_TRAINERS)
+    ):
+        return UserError(f"the trainer cannot be made: {' '.join(str(error).split())}")
+    return None
+
+
+def _raised_in(error: BaseException) -> str:
+    """The module whose code raised it."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return str(traceback.tb_frame.f_globals.get("__name__", "")) if traceback is not None else ""
 
 
 def misfit_of(checkpoint: str | Path | None, model: nn.Module, error: BaseException) -> UserError | None:

@@ -10,26 +10,35 @@ from typing import Any
 import torch
 import yaml
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 import datamodules  # noqa: F401 - makes the short class names known to the parser
 import umd.modules  # noqa: F401 - the same
-from umd.commands.added import added_callbacks, added_loggers, with_atomic_writing
-from umd.commands.arguments import add_options, prepare, without_checkpoint
+from umd.commands.added import ConfigFile, with_added_callbacks, with_added_loggers, with_atomic_writing
+from umd.commands.arguments import add_options, prepare
 from umd.commands.callback_options import with_options
-from umd.commands.failures import explained, interruption, misfit_of
+from umd.commands.early import without_checkpoint
+from umd.commands.failures import explained, explained_start, interruption, misfit_of
 from umd.commands.messages import hide_useless_warnings, show_messages
 from umd.commands.parser_errors import parser_for
+from umd.commands.refusals import check_trainer
+from umd.commands.resolve import (
+    find_data_from_anywhere,
+    follow_the_processor,
+    follow_the_seed,
+    write_into_run_folder,
+)
 from umd.files import UserError
 from umd.protocols import HasReport
 from umd.run.folder import RunFolder
 from umd.run.paths import check_free, run_folder
 from umd.run.results_folder import PlannedTest, results_folder
-from umd.run.settings import check_same_stage, differences
+from umd.run.settings import check_same_data, check_same_stage, differences
 
 logger = logging.getLogger("umd")
 
@@ -50,17 +59,18 @@ class UMDCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401
         """Parse, with the settings of a given checkpoint first, so that whatever the user gives wins."""
-        given = prepare(args)
-        self.restored, self.beside = given.restored, given.folder
-        self.config = parser.parse_args(given.typed)
+        self.given = prepare(args)
+        self.restored, self.beside = self.given.restored, self.given.folder
+        self.config = parser.parse_args(self.given.typed)
 
     def _parse_ckpt_path(self) -> None:
         """Lightning's own merging of a checkpoint's settings would overrule the user: `prepare` does it."""
 
     def before_instantiate_classes(self) -> None:
-        """Choose the run's folder and say what was taken from a checkpoint."""
+        """Choose the run's folder, settle what follows from the rest, and say what was taken from a checkpoint."""
         config = self.config[self.subcommand]
         task = str(self.subcommand)
+        had_checkpoints = bool(_checkpoints_of(config.trainer.callbacks))
         if config.callback:
             config.trainer.callbacks = with_options(config.trainer.callbacks or [], config.callback)
             try:
@@ -69,6 +79,7 @@ class UMDCLI(LightningCLI):
                 options = " ".join(config.callback)
                 raise UserError(f"--callback {options}: a value is of another type than its argument") from error
             config.callback = []  # what it asked for stands in the list now, which is what is saved
+        self.without_checkpoints = had_checkpoints and not _checkpoints_of(config.trainer.callbacks)
         self.folder = run_folder(config.runs, config.model.class_path, config.name, task)
         if self.beside is not None:
             self.folder = self.beside if task == "fit" else self.beside / task
@@ -79,10 +90,18 @@ class UMDCLI(LightningCLI):
         self.goes_on = self.beside is not None or _requeued(self.folder, config)
         if self.restored:
             check_same_stage(self.restored, config.ckpt_path, config.model.class_path)
+        if task == "fit" and self.restored:
+            check_same_data(self.restored, config.ckpt_path, config.data.class_path)
         if task == "fit":
             rank_zero_only(self._check_free)()
             _replace_own_files(config.trainer.callbacks)
         config.trainer.default_root_dir = str(self.folder)
+        if not self.given.own_data_seed:
+            follow_the_seed(config)
+        if not self.given.own_precision:
+            follow_the_processor(config.trainer)
+        find_data_from_anywhere(config.data)
+        write_into_run_folder(config.trainer.logger, self.folder)
         self._say_what_was_restored()
 
     def _planned_test(self) -> PlannedTest:
@@ -155,21 +174,33 @@ class UMDCLI(LightningCLI):
         self.held = RunFolder(self.folder, replace=replace, check=self._check_free)
         self.trainer.callbacks.insert(0, self.held)  # type: ignore[attr-defined]
 
+    def instantiate_classes(self) -> None:
+        """Make data, model and trainer; what Lightning refuses then, and a missing package, is a line."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, ImportError, MisconfigurationException) as error:
+            clear = explained_start(error)
+            if clear is None:
+                raise
+            raise clear from error
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
         """Make the trainer that the configs ask for, with what every run has (`umd.commands.added`)."""
-        settings, training = self._get(self.config_init, "trainer"), self.subcommand == "fit"
+        settings, command = self._get(self.config_init, "trainer"), str(self.subcommand)
         if settings.get("enable_progress_bar") is None and not sys.stderr.isatty():
             kwargs["enable_progress_bar"] = False  # a log file wants lines, not a bar
-        if settings.get("logger") in (None, True):
-            kwargs["logger"] = added_loggers(self.folder) if training else False
-        if training:
-            kwargs["plugins"] = with_atomic_writing(settings.get("plugins"), settings.get("strategy"))
-        elif not settings.get("callbacks"):
-            kwargs["enable_checkpointing"] = False
+        kwargs["logger"] = with_added_loggers(command, settings.get("logger"), self.folder)
+        kwargs["enable_model_summary"] = False  # ours stands among the callbacks
         given = settings.get("callbacks") or []
         given = given if isinstance(given, list) else [given]
-        added = added_callbacks(str(self.subcommand), self.model, given, self._plain_config())
-        return super().instantiate_trainer(callbacks=[*given, *added], **kwargs)
+        if command == "fit":
+            kwargs["plugins"] = with_atomic_writing(settings.get("plugins"), settings.get("strategy"))
+        if self.without_checkpoints or (command != "fit" and not given):
+            kwargs["enable_checkpointing"] = False
+        callbacks = with_added_callbacks(command, self.model, given, self._plain_config())
+        trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        check_trainer(trainer)
+        return trainer
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Checkpoints are read as data, never as code."""
@@ -198,6 +229,11 @@ class UMDCLI(LightningCLI):
             return
         checkpoint = self.trainer.checkpoint_callback
         best = checkpoint.best_model_path if isinstance(checkpoint, ModelCheckpoint) else ""
+        averaged = self.folder / "checkpoints" / "averaged.ckpt"
+        if any(_has_averaged(callback) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+            self.trainer.save_checkpoint(averaged)  # Lightning leaves the average in memory alone
+            best = str(averaged)
+            logger.info("the test is of the averaged weights, which are in %s", averaged)
         if not self.trainer.global_step:
             logger.warning("not one step was trained: the test is of the weights as they were at the start")
         elif not best:
@@ -207,6 +243,11 @@ class UMDCLI(LightningCLI):
         )
 
 
+def _has_averaged(callback: Callback) -> bool:
+    """Whether the weights are now those that stochastic weight averaging has found."""
+    return isinstance(callback, StochasticWeightAveraging) and callback.n_averaged is not None
+
+
 def _requeued(folder: Path, config: Any) -> bool:  # noqa: ANN401 - a namespace
     """Whether Slurm started this training again: Lightning then goes on from the checkpoint that it left."""
     return not config.get("ckpt_path") and SLURMEnvironment.detect() and any(folder.glob("hpc_ckpt_*.ckpt"))
@@ -214,10 +255,14 @@ def _requeued(folder: Path, config: Any) -> bool:  # noqa: ANN401 - a namespace
 
 def _replace_own_files(callbacks: Any) -> None:  # noqa: ANN401 - namespaces, as the parser leaves them
     """Let a training that goes on replace what it wrote after the checkpoint: no `best-v1.ckpt` beside `best.ckpt`."""
-    for callback in callbacks or []:
+    for callback in _checkpoints_of(callbacks):
         settings = callback.get("init_args") or {}
-        if callback.class_path.endswith(".ModelCheckpoint") and settings.get("save_top_k") == 1:
+        if settings.get("save_top_k") == 1:
             settings["enable_version_counter"] = False
+
+
+def _checkpoints_of(callbacks: Any) -> list[Any]:  # noqa: ANN401
+    return [callback for callback in callbacks or [] if callback.class_path.endswith(".ModelCheckpoint")]
 
 
 def run(arguments: list[str]) -> None:
@@ -234,7 +279,8 @@ def run(arguments: list[str]) -> None:
         seed_everything_default=0,
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
-        save_config_kwargs={"overwrite": True},
+        save_config_callback=ConfigFile,
+        save_config_kwargs={"save_to_log_dir": False},
         parser_kwargs={
             name: {"usage": f"umd {name} --config FILE [--config FILE ...] [--KEY VALUE ...]", "description": text}
             for name, text in _DESCRIPTIONS.items()

@@ -10,6 +10,7 @@ from torch.nn import Parameter, functional
 
 from umd.distributed import gather, rank_and_ranks
 from umd.encoders.multimodal import MultimodalEncoder
+from umd.files import UserError
 from umd.losses.objective import Heads, Objective
 from umd.losses.views import Views
 
@@ -31,7 +32,12 @@ def alignment_loss(
 
     Returns:
         A scalar: the mean of both directions' cross-entropies.
+
+    Raises:
+        UserError: there is one pair alone, and something is to be learned from it.
     """
+    if len(all_texts) == 1 and torch.is_grad_enabled():
+        raise UserError("a contrast needs at least two pairs, and a batch is one: set --data.batch_size")
     image, text, all_images, all_texts = (
         functional.normalize(vectors.float(), dim=-1) for vectors in (image, text, all_images, all_texts)
     )

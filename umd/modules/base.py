@@ -6,6 +6,7 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -178,6 +179,20 @@ class Stage(LightningModule, Generic[EncoderT]):
 
     def after_hand_over(self, report: HandOver) -> None:
         """Called once the earlier stage's weights are in."""
+
+    @property
+    def learning_rate(self) -> float:
+        """The encoders' learning rate; all others are multiples of it. Lightning's learning-rate finder sets it."""
+        return self.optimizer_config.lr
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        factor = rate / self.optimizer_config.lr
+        self.optimizer_config = replace(self.optimizer_config, lr=rate)
+        self.hparams["optimizer"]["lr"] = rate
+        for optimizer in self._trainer.optimizers if self._trainer else []:
+            for group in optimizer.param_groups:
+                group["initial_lr"] *= factor
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own type for this is a large union
         """AdamW over the groups, with the warm-up and decay of the settings, stepped every optimizer step."""

@@ -22,11 +22,9 @@ SHOWN = 12
 
 
 def time_left(progress: Mapping[str, Any]) -> float | None:
-    """Seconds until a training ends, from the pace of this process; None while that is unknown."""
-    made = progress["step"] - progress["started_at_step"]
-    if made <= 0:
-        return None
-    return float(progress["seconds"] * (progress["steps"] - progress["step"]) / made)
+    """Seconds until a training ends, as it says itself; None while that is unknown."""
+    left: float | None = progress.get("seconds_left")
+    return left
 
 
 def clock(seconds: float) -> str:

@@ -150,7 +150,8 @@ class ExactResume(Callback):
             batch, total, _ = self._step_began
         elif batches.current.completed < batches.current.ready or trainer.validating:
             logged += 1  # Lightning counts after the hooks of the batch and the validation
-        between = (closed and whole) or self._at_epoch_start
+        # Before the first epoch too: a learning-rate finder saves and restores there.
+        between = (closed and whole) or self._at_epoch_start or not epochs.ready
         return Position(
             epoch=over if between or not closed else over - 1,
             batch=0 if between else batch,
@@ -169,6 +170,7 @@ class ExactResume(Callback):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         find_best_again(trainer, checkpoint)
+        _compare_answers(trainer, checkpoint)
         kept = checkpoint.get(SETTINGS_KEY, {})
         if "position" in kept:
             self._restored = {**kept, "global_step": checkpoint["global_step"]}
@@ -290,6 +292,22 @@ class ExactResume(Callback):
         validation._has_run = loop.batch_progress.is_last_batch and not due
         if position.validated:
             self._validated_at = position.total
+
+
+def _compare_answers(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Say which of the data's answers, or classes, the model that goes on cannot give."""
+    data = getattr(trainer, "datamodule", None)
+    for name in ("answers", "classes"):
+        known, there = checkpoint.get("hyper_parameters", {}).get(name), getattr(data, name, None)
+        if known is None or there is None or not (unknown := [one for one in there if one not in known]):
+            continue
+        logger.warning(
+            "%d of the data's %d %s are not among those of the checkpoint, and the model keeps those: %s",
+            len(unknown),
+            len(there),
+            name,
+            ", ".join(map(str, unknown[:5])),
+        )
 
 
 def _done(tracker: _ReadyCompletedTracker) -> int:

@@ -17,6 +17,7 @@ from umd.run.renamed import FACES, with_names_of_today
 _TO_GO_ON = {"optimizer state": "optimizer_states", "learning rate schedule": "lr_schedulers", "position": "loops"}
 
 # Those that call nothing that their settings name, and write nowhere but into the run folder.
+_AVERAGING = ("EMAWeightAveraging", "StochasticWeightAveraging", "WeightAveraging")  # with their own way of averaging
 _HARMLESS_CALLBACKS = (
     "DeviceStatsMonitor",
     "EarlyStopping",
@@ -42,6 +43,8 @@ class TrainerSettings(Callback):
         super().__init__()
         # The folder is where the checkpoint lies; loggers follow it.
         kept = {key: value for key, value in config["trainer"].items() if key not in ("default_root_dir", "logger")}
+        # The rate that was found stands in the model's settings; a training that goes on does not look again.
+        kept["callbacks"] = [one for one in kept.get("callbacks") or [] if not one["class_path"].endswith("RateFinder")]
         self.settings = {"trainer": kept, "seed_everything": config["seed_everything"]}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -86,10 +89,12 @@ def check_classes(settings: Mapping[str, Any], path: str | Path, typed: str) -> 
     Raises:
         UserError: names the first such class.
     """
-    for name in _classes(settings):
+    for name, arguments in _classes(settings):
         package, _, short = name.rpartition(".")
         own = name.split(".")[0] in FACES
-        known = package.startswith("lightning.pytorch.callbacks") and short in _HARMLESS_CALLBACKS
+        calls = [key for key, value in arguments.items() if key.endswith("avg_fn") and value is not None]
+        known = short in _HARMLESS_CALLBACKS or (short in _AVERAGING and not calls)
+        known = known and package.startswith("lightning.pytorch.callbacks")
         if not (own or known or name in typed):
             raise UserError(
                 f"'{path}' asks for the class '{name}', which is not one of this project's. "
@@ -111,6 +116,20 @@ def check_same_stage(settings: Mapping[str, Any], path: str | Path, class_path: 
         )
 
 
+def check_same_data(settings: Mapping[str, Any], path: str | Path, class_path: str) -> None:
+    """Refuse to go on with a training on another data set: its answers and its place in an epoch would be the old ones.
+
+    Raises:
+        UserError: the checkpoint's data module is of another class than `class_path`.
+    """
+    there = settings["data"]["class_path"] if "data" in settings else class_path
+    if there.rsplit(".", 1)[-1] != class_path.rsplit(".", 1)[-1]:
+        raise UserError(
+            f"'{path}' is of a training on {there}, which goes on with that alone, not with {class_path}. "
+            f"To start a new one from its weights: --model.init_from {path}"
+        )
+
+
 def misfit(path: str | Path, state: Mapping[str, Tensor]) -> str | None:
     """What of a checkpoint's weights does not fit a module with this state; None where all does."""
     there = read_checkpoint(path)["state_dict"]
@@ -126,10 +145,11 @@ def misfit(path: str | Path, state: Mapping[str, Tensor]) -> str | None:
     return "; ".join(sorted(wrong)[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
 
 
-def _classes(settings: Any) -> Iterator[str]:  # noqa: ANN401 - nested plain values
+def _classes(settings: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:  # noqa: ANN401 - nested plain values
+    """Each class that is named, with its arguments."""
     if isinstance(settings, Mapping):
         if "class_path" in settings:
-            yield str(settings["class_path"])
+            yield str(settings["class_path"]), settings.get("init_args") or {}
         settings = list(settings.values())
     if isinstance(settings, list):
         for value in settings:

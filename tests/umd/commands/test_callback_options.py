@@ -37,7 +37,7 @@ def test_a_training_runs_with_the_changed_callbacks_and_says_so_in_its_config(tm
     data = [f"--data.root={tmp_path / 'data'}", "--data.size=12"]
     run(["fit", f"--config={CONFIGS / 'vqa.yaml'}", *TINY, *TINY_UMD, *SHORT, f"--runs={tmp_path}", *data, *given])
     saved = yaml.safe_load((tmp_path / "vqa" / "default" / "config.yaml").read_text())
-    used = {entry["class_path"].rsplit(".")[-1]: entry["init_args"] for entry in saved["trainer"]["callbacks"]}
+    used = {entry["class_path"].rsplit(".")[-1]: entry.get("init_args", {}) for entry in saved["trainer"]["callbacks"]}
     assert "WeightPerturbation" not in used
     assert used["ModalityCoordination"]["beta"] == 0.2
     assert saved["callback"] == []

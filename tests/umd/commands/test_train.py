@@ -303,7 +303,10 @@ def test_a_wrong_start_keeps_what_it_was_to_replace(
         *TINY_UMD,
         *SHORT,
     ]
-    for how in (["fit", *given, f"--runs={runs}", "--overwrite=true"], ["fit", f"--ckpt_path={last}"]):
-        assert "nowhere" in refused([*how, *given[:2], f"--data.root={tmp_path / 'nowhere'}"], capsys)
+    for how, said in (
+        (["fit", *given, f"--runs={runs}", "--overwrite=true"], "nowhere for"),
+        (["fit", f"--ckpt_path={last}"], "goes on with that alone"),
+    ):
+        assert said in refused([*how, *given[:2], f"--data.root={tmp_path / 'nowhere'}"], capsys)
         kept = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file() and path.name != ".lock"}
         assert kept == before

@@ -12,6 +12,7 @@ from torch.nn import functional
 from tests.synthetic import ENCODER, vqa_batch
 from umd.encoders import MultimodalEncoder
 from umd.encoders.fusion import Fusion
+from umd.files import UserError
 from umd.heads.text_decoder import TextDecoder
 from umd.losses.alignment import alignment_loss
 from umd.losses.answering import answer_loss
@@ -193,6 +194,15 @@ def test_alignment_loss_by_hand() -> None:
     assert loss.item() == pytest.approx(sum(surprise) / 6, rel=1e-5)
     longer = alignment_loss(7 * image, text / 9, 7 * image, text / 9, 0, log_scale)
     torch.testing.assert_close(longer, loss)
+
+
+def test_one_pair_is_no_contrast() -> None:
+    """Its loss would be 0, and a training on it would learn nothing without a word."""
+    pair = torch.randn(1, 5, requires_grad=True)
+    with pytest.raises(UserError, match="at least two pairs"):
+        alignment_loss(pair, pair, pair, pair, 0, torch.tensor(0.5))
+    with torch.no_grad():  # the last pair of a validation split
+        assert alignment_loss(pair, pair, pair, pair, 0, torch.tensor(0.5)) == 0
 
 
 def test_alignment_over_ranks_is_that_of_the_whole_batch() -> None:

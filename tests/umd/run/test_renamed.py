@@ -64,7 +64,8 @@ def as_it_was(content: dict[str, Any]) -> dict[str, Any]:
     paths = {public_class_path(once): once for once in ONCE}
     for part in (settings["model"], settings["data"], *settings["trainer"]["callbacks"]):
         before = {new: old for old, new in RENAMED_ARGUMENTS.get(part["class_path"], {}).items()}
-        part["init_args"] = {before.get(name, name): value for name, value in part["init_args"].items()}
+        arguments = part.get("init_args", {})
+        part["init_args"] = {before.get(name, name): value for name, value in arguments.items()}
         part["class_path"] = paths.get(part["class_path"], part["class_path"])
     return content
 

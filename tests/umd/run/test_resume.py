@@ -180,7 +180,7 @@ def test_an_optimizer_goes_on_with_what_was_changed(tmp_path: Path, caplog: pyte
     decay = {group["name"]: group["weight_decay"] for group in state["param_groups"]}
     assert decay == {name: 0.0 if name.endswith("/no_decay") else 0.3 for name in decay}
     logged = rows(folder / "csv" / "version_1" / "metrics.csv")
-    rates = [float(row["lr-AdamW/vision"]) for row in logged if "lr-AdamW/vision" in row]
+    rates = [float(row["learning_rate"]) for row in logged if "learning_rate" in row]
     assert rates == [1e-4] * 3, "from the first step on"
     assert "learning rates go on at 0.0001 (checkpoint: 0)" in caplog.text
 

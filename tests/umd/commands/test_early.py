@@ -1,0 +1,61 @@
+"""A slip of the hand costs no wait: it is said before torch is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from umd.commands.early import check_early, value_of
+from umd.files import UserError
+
+CODE = """
+import sys
+from umd.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    heavy = {"torch", "lightning", "transformers", "datamodules"} & set(sys.modules)
+    assert not heavy, heavy
+"""
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["test", "--ckpt_path", "nope.ckpt"], "umd: there is no checkpoint 'nope.ckpt'"),
+        (["fit"], "umd: umd fit needs a stage: umd fit --config configs/pretrain.yaml is the first, "),
+        (["fit", "--config", "nope.yaml"], "umd: --config: there is no file 'nope.yaml'"),
+        (
+            ["fit", "--config", "configs/vqa.yaml", "--model.init_from=nope.ckpt"],
+            "umd: --model.init_from: there is no file 'nope.ckpt'",
+        ),
+    ],
+)
+def test_what_is_not_there_is_said_at_once(typed: list[str], said: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", CODE, *typed], capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(said) and ended.stderr.count("\n") == 1, ended.stderr
+
+
+def test_what_may_be_there_is_let_through(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "a.ckpt"
+    checkpoint.touch()
+    for command, *options in (
+        ("test", "--ckpt_path", str(checkpoint)),
+        ("fit", "--ckpt_path=last"),
+        ("fit", "--model", "umd.MRPretrain", "--model.init_from", "null"),
+        ("fit", "--help"),
+        ("fit", "--print_config"),
+    ):
+        check_early(command, options)
+    with pytest.raises(UserError, match="there is no checkpoint"):
+        check_early("fit", ["--ckpt_path", str(tmp_path)])
+
+
+def test_a_value_is_found_in_both_forms() -> None:
+    assert value_of("--name", ["--name", "a", "--name=b"]) == "a"
+    assert value_of("--name", ["--names=c", "--name=b=c"]) == "b=c"
+    assert value_of("--name", ["--name"]) is None

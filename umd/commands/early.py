@@ -1,0 +1,57 @@
+"""What can be said of a command line at once, before anything heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from umd.commands.configs import with_found_configs
+from umd.files import UserError
+
+LIGHTNINGS_OWN_NAMES = ("best", "last", "hpc", "registry")
+"""What may stand in the place of a checkpoint's path: Lightning finds these itself."""
+
+_SAY_WHICH_MODEL = {"--ckpt_path", "--config", "-c", "--model", "--model.class_path"}
+_ASK = {"--help", "-h", "--model.help", "--data.help", "--print_config"}
+
+
+def check_early(command: str, options: Sequence[str]) -> None:
+    """Refuse what cannot work, so that a slip of the hand costs no wait.
+
+    Args:
+        command: "fit", "validate", "test" or "predict".
+        options: what is typed after it.
+
+    Raises:
+        UserError: nothing says which model; or a file that is named is not there.
+    """
+    if not (_SAY_WHICH_MODEL | _ASK).intersection(option.partition("=")[0] for option in options):
+        raise without_checkpoint(command)
+    checkpoint = value_of("--ckpt_path", options)
+    if checkpoint is not None and checkpoint not in LIGHTNINGS_OWN_NAMES and not Path(checkpoint).is_file():
+        raise UserError(f"there is no checkpoint '{checkpoint}'")
+    for name in ("--model.init_from", "--model.init_args.init_from"):
+        start = value_of(name, options)
+        if start not in (None, "null") and not Path(start).is_file():
+            raise UserError(f"{name}: there is no file '{start}'")
+    with_found_configs(options)
+
+
+def without_checkpoint(command: str) -> UserError:
+    """The error for a command that needs to be told which model, and was not."""
+    if command == "fit":
+        return UserError(
+            "umd fit needs a stage: umd fit --config configs/pretrain.yaml is the first, "
+            "and the others lie beside it (these come with umd, from whichever folder you call)"
+        )
+    return UserError(f"umd {command} needs a trained model: --ckpt_path FILE")
+
+
+def value_of(name: str, options: Sequence[str]) -> str | None:
+    """The value of an option, typed as `--name value` or `--name=value`; None where it is not given."""
+    for number, option in enumerate(options):
+        if option == name and number + 1 < len(options):
+            return options[number + 1]
+        if option.startswith(name + "="):
+            return option.split("=", 1)[1]
+    return None
