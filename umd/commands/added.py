@@ -13,7 +13,7 @@ from typing import Any
 
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelSummary
+from lightning.pytorch.callbacks import Callback, ModelSummary, StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
@@ -24,6 +24,8 @@ from umd.run.checkpoint_io import AtomicCheckpointIO
 from umd.run.requeue import RequeueBetweenSteps
 from umd.run.resume import ExactResume
 from umd.run.settings import TrainerSettings
+
+_AVERAGING = (WeightAveraging, StochasticWeightAveraging)
 
 
 class ModuleFirst(Callback):
@@ -64,7 +66,8 @@ def with_added_callbacks(
     before: list[Callback] = []
     added: list[Callback] = []
     if training:
-        before.append(ModuleFirst())  # averaging callbacks copy the module, and its head must be there
+        if any(isinstance(callback, _AVERAGING) for callback in given):
+            before.append(ModuleFirst())  # they copy the module, and its head must be there
         added.append(TrainerSettings(config))  # so that a training can go on from a checkpoint alone
         added.append(ExactResume())  # so that one that was interrupted ends as one that never was
         added.append(RequeueBetweenSteps())  # Slurm's signal may come in the middle of an update
