@@ -72,6 +72,10 @@ UNLABELLED: dict[str, tuple[Make, str]] = {
         )
         for preset in PRESETS
     },
+    "MRPretrain clip in chunks": (
+        partial(MRPretrain, UMD, OPTIMIZER, replace(REBUILDING, preset="clip", contrastive_chunk=3)),
+        "captions",
+    ),
     "TDCalib": (partial(TDCalib, UMD, OPTIMIZER, REBUILDING), "vqa"),
     "ContrastivePretrain": (partial(ContrastivePretrain, GGP, OPTIMIZER, PAIRS), "captions"),
 }

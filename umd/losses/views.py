@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import Parameter
+from torch.utils.checkpoint import checkpoint
 
 from umd.batch import ImageTextBatch
 from umd.encoders.fusion import Fusion
@@ -96,6 +97,8 @@ class Views:
         masking: how much is hidden.
         generator: a new source of randomness by number: 0 for patches, 1 for tokens, 2 for swaps.
         gathers: whether there are other ranks whose pairs count too.
+        chunk: pairs that go through one encoder alone at a time; None: all. With a number they are encoded a second
+            time in the backward, in the place of keeping every activation; the gradient is the same.
     """
 
     batch: ImageTextBatch
@@ -105,6 +108,7 @@ class Views:
     masking: Masking
     generator: Callable[[int], Generator]
     gathers: bool
+    chunk: int | None = None
 
     def head(self, name: str, kind: type[HeadT]) -> HeadT:
         """The head of this name."""
@@ -191,14 +195,17 @@ class Views:
     @cached_property
     def image_tokens(self) -> Tensor:
         """(B, 1 + P, W) from the vision encoder."""
-        tokens: Tensor = self.encoder.vision(self.pixels)
-        return tokens
+        return self._in_chunks(self.encoder.vision, self.pixels)
 
     @cached_property
     def masked_image_tokens(self) -> Tensor:
         """(B, 1 + P', W) from the vision encoder, patches hidden."""
-        tokens: Tensor = self.encoder.vision(self.pixels, self.patch_mask)
-        return tokens
+
+        def encode(pixels: Tensor, keep: Tensor, masked: Tensor) -> Tensor:
+            tokens: Tensor = self.encoder.vision(pixels, PatchMask(keep, masked))
+            return tokens
+
+        return self._in_chunks(encode, self.pixels, self.patch_mask.keep, self.patch_mask.masked)
 
     @cached_property
     def masked_image_projection(self) -> Tensor:
@@ -209,5 +216,11 @@ class Views:
     @cached_property
     def text_tokens(self) -> Tensor:
         """(B, L, W) from the text encoder."""
-        tokens: Tensor = self.encoder.text(self.batch.input_ids, self.batch.attention_mask)
-        return tokens
+        return self._in_chunks(self.encoder.text, self.batch.input_ids, self.batch.attention_mask)
+
+    def _in_chunks(self, encode: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        if self.chunk is None or not torch.is_grad_enabled():
+            return encode(*inputs)
+        chunks = zip(*(torch.split(rows, self.chunk) for rows in inputs), strict=True)
+        # The generators' state is put back for the second time: the same dropout is drawn.
+        return torch.cat([checkpoint(encode, *rows, use_reentrant=False) for rows in chunks])

@@ -148,13 +148,14 @@ def heading(lineage: Sequence[Training], tested: Mapping[str, str]) -> tuple[str
     data, protocol = facts.pop("data", None), facts.pop("protocol", None)
     title = data or "unnamed data"
     own = lineage[0] if lineage else None
+    contrasted = _contrasted(lineage[1:])
     trained = protocol_on(lineage, data) if lineage else UNKNOWN
     elsewhere = own is not None and None not in (own["data"], data) and own["data"] != data
     if elsewhere and own is not None:
         title += f", trained on {own['data']}" + (f" under {own['protocol']}" if own["protocol"] else "")
     if protocol is not None:
         if trained == protocol and not elsewhere:
-            return f"{title}, protocol {protocol}", _notes(own["facts"] if own else {}, facts)
+            return f"{title}, protocol {protocol}", _notes(own["facts"] if own else {}, facts) + contrasted
         if trained == UNKNOWN:
             title += ", training protocol unknown"
         elif trained is not None:
@@ -163,7 +164,16 @@ def heading(lineage: Sequence[Training], tested: Mapping[str, str]) -> tuple[str
         # What the data leaves out under this protocol was not left out of the training.
         facts = {name: value for name, value in facts.items() if name.startswith("test")}
     of_training = own["facts"] if own is not None and not elsewhere else {}
-    return title, _notes(of_training, facts)
+    return title, _notes(of_training, facts) + contrasted
+
+
+def _contrasted(behind: Sequence[Training]) -> list[str]:
+    """With how many negatives earlier trainings contrasted their pairs, where they did."""
+    return [
+        f"negatives of {training['stage']}: {training['facts']['negatives']}"
+        for training in behind
+        if "negatives" in training["facts"]
+    ]
 
 
 def _notes(of_training: Mapping[str, str], of_test: Mapping[str, str]) -> list[str]:

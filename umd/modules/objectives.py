@@ -44,6 +44,10 @@ class ReconstructionConfig:
         decoder_layers: its blocks.
         decoder_heads: its attention heads.
         contrastive_width: size of the vectors that the contrastive objectives compare.
+        contrastive_chunk: pairs that the contrastive objectives encode at a time; null: a whole micro-batch. A pair's
+            negatives are the others of its micro-batch, over all ranks, never those of other micro-batches of the
+            step. With a chunk the micro-batch can be as large as the step, in the memory of a small one: every pair is
+            encoded twice, and the gradient is that of the large batch.
         mask_seed: seed of masks and swaps.
     """
 
@@ -60,6 +64,7 @@ class ReconstructionConfig:
     decoder_layers: int = 4
     decoder_heads: int = 6
     contrastive_width: int = 512
+    contrastive_chunk: int | None = None
     mask_seed: int = 0
 
     def __post_init__(self) -> None:
@@ -70,6 +75,8 @@ class ReconstructionConfig:
         for name in ("alpha", "teacher_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
+        if self.contrastive_chunk is not None and self.contrastive_chunk < 1:
+            raise UserError(f"contrastive_chunk is {self.contrastive_chunk}; it must be at least 1")
         if not 0 < self.text_mask_ratio <= 1:
             raise UserError(f"text_mask_ratio is {self.text_mask_ratio}; it must be above 0 and at most 1")
         if self.decoder_width % 4 or self.decoder_width % self.decoder_heads:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import add
@@ -11,10 +12,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from umd.batch import ImageTextBatch
 from umd.checkpoints import HandOver
 from umd.encoders import EncoderConfig
+from umd.files import UserError
 from umd.losses.masked_image import MaskedImage, patch_statistics, patchify, unpatchify
 from umd.losses.objective import Objective
 from umd.losses.views import REACHED, Masking, Views, parts
@@ -22,6 +25,8 @@ from umd.modules.base import from_plain
 from umd.modules.objectives import ReconstructionConfig
 from umd.modules.umd_stage import UMDStage
 from umd.optim import OptimizerConfig, ParameterGroup
+
+logger = logging.getLogger(__name__)
 
 TRAIN, VALIDATE, SHOW = 0, 1, 2
 
@@ -60,6 +65,11 @@ class ReconstructionModule(UMDStage):
     ) -> None:
         super().__init__(encoder, optimizer, init_from)
         self.reconstruction = config = from_plain(ReconstructionConfig, reconstruction)
+        if config.contrastive_chunk is not None and _learns_batch_statistics(self.encoder):
+            raise UserError(
+                f"contrastive_chunk is {config.contrastive_chunk}, but the encoder normalises over batches: "
+                "over chunks it would be another training. Leave it at null"
+            )
         weights = self.choose(config)
         self.objectives = config.build(weights)
         self.loss_weights = {objective.term: weights[name] for name, objective in self.objectives.items()}
@@ -77,9 +87,27 @@ class ReconstructionModule(UMDStage):
         terms = self.terms(batch, TRAIN, self.current_epoch, batch_idx)
         loss, size = self.total(terms), len(batch)
         self._terms = {name: term.detach() for name, term in terms.items()}
+        if "contrastive" in terms:
+            self.log("train/negatives", size * self.trainer.world_size - 1.0, batch_size=size)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
         self.log_dict({f"train/{k}": v for k, v in self._terms.items()}, prog_bar=True, batch_size=size)
         return loss
+
+    def on_train_batch_start(self, batch: ImageTextBatch, batch_idx: int) -> None:
+        """Say how many others each pair is contrasted with, where pairs are, and note it for the tables."""
+        if "contrastive" not in self.loss_weights or "negatives" in self._lineage[0]["facts"]:
+            return
+        accumulated = self.trainer.accumulate_grad_batches
+        negatives = len(batch) * self.trainer.world_size - 1
+        self._lineage[0]["facts"]["negatives"] = f"{negatives} for each pair"
+        line = f"each pair is contrasted with the {negatives} others of its micro-batch, over all devices"
+        if accumulated > 1:
+            line += (
+                f", and not with those of the step's {accumulated - 1} other micro-batches. For the whole step: "
+                f"--data.batch_size {len(batch) * accumulated} --trainer.accumulate_grad_batches 1 "
+                f"--model.reconstruction.contrastive_chunk {len(batch)}"
+            )
+        logger.info("%s", line)
 
     def validation_step(self, batch: ImageTextBatch, batch_idx: int) -> None:
         """The same terms under the same masks in every epoch, so that epochs can be compared."""
@@ -111,6 +139,7 @@ class ReconstructionModule(UMDStage):
             ),
             generator=lambda number: self.generator(config.mask_seed, number, *key),
             gathers=self._trainer is not None and self.trainer.world_size > 1 and self.trainer.training,
+            chunk=config.contrastive_chunk,
         )
 
     def _build_heads(self, objectives: Sequence[Objective]) -> None:
@@ -205,3 +234,8 @@ class ReconstructionModule(UMDStage):
         shown = (patches, patches.masked_fill(hidden, 0.0), torch.where(hidden, predicted, patches))
         original, masked, rebuilt = (vision.denormalize(unpatchify(part, vision.patch_size)) for part in shown)
         return original, masked, rebuilt
+
+
+def _learns_batch_statistics(encoder: nn.Module) -> bool:
+    norms = (module for module in encoder.modules() if isinstance(module, _BatchNorm))
+    return any(parameter.requires_grad for norm in norms for parameter in norm.parameters())

@@ -188,23 +188,26 @@ class VQAGenerator(Contributions[GGPEncoder], GGPStage):
         return data
 
     def contributions(self, batch: VQABatch, image: Tensor, text: Tensor) -> dict[str, Tensor]:
-        """Each modality's likelihood of the true answer, beside the other one of the question before; (B,) each.
+        """Each modality's likelihood of the true answer, beside the other one of a neighbour; (B,) each.
 
-        A batch of a single question has no other: both are zero, and neither is ahead.
+        Neighbours are questions 0 and 1, 2 and 3, ...; an odd last one has the one before it. A batch of a single
+        question has no neighbour: both likelihoods are zero, and neither modality is ahead.
 
         Args:
             batch: the questions.
             image: (B, 1 + P, W) from the vision encoder.
             text: (B, L, D) from the text encoder.
         """
+        if len(batch) == 1:
+            return {"language": text.new_zeros(1), "vision": text.new_zeros(1)}
+        neighbour = torch.arange(len(batch), device=text.device) ^ 1
+        neighbour = torch.where(neighbour < len(batch), neighbour, len(batch) - 2)
         mask = batch.attention_mask
         alone = {
-            "language": (text, mask, image.roll(1, 0)),
-            "vision": (text.roll(1, 0), mask.roll(1, 0), image),
+            "language": (text, mask, image[neighbour]),
+            "vision": (text[neighbour], mask[neighbour], image),
         }
         with measuring(self.encoder, self.decoder):
-            if len(batch) == 1:
-                return {name: text.new_zeros(1) for name in alone}
             return {
                 name: self.log_likelihood(batch, States(self.encoder.fuse(words, real, patches), real)).exp()
                 for name, (words, real, patches) in alone.items()

@@ -13,6 +13,9 @@ Perturbation = Literal["none", "adaptive", "fixed"]
 
 STAGE_OF: dict[Task, str] = {"vqa": "vqa", "retrieval": "retrieval", "classification": "classification"}
 
+CONTRASTED = ("clip", "flip")
+"""Presets whose pairs are each other's negatives."""
+
 _NO_PERTURBATION = "WeightPerturbation=off"
 _NO_COORDINATION = "ModalityCoordination=off"
 
@@ -67,6 +70,8 @@ class Graph:
             options += _protocol(benchmark)
             on, data = f"{benchmark.dataset}-pairs", self.data(benchmark)
         options += ("--model.reconstruction.preset", preset, *_alpha(preset, alpha), *_seed(0))
+        if preset in CONTRASTED:
+            options += self.setting.contrast_inputs()
         label = _label(preset, _alpha_label(alpha), on)
         return Step("fit", stage, label, configs, _off(options, _NO_PERTURBATION), data=data)
 

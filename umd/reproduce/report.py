@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from umd.files import write_whole
-from umd.reproduce.graph import Benchmark
+from umd.reproduce.graph import CONTRASTED, Benchmark
 from umd.reproduce.plan import Cell, Plan
 from umd.reproduce.results import (
     MissingResultError,
@@ -125,7 +125,7 @@ def collect(plan: Plan, workspace: Workspace, command: str) -> dict[str, Any]:
         "rows": rows,
         "comparisons": list(_comparisons(plan, results)),
         "missing": missing,
-        "notes": _notes(plan, facts),
+        "notes": _notes(plan, facts, workspace),
         "command": command,
         "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
         "code": _code(plan, workspace)[:12],
@@ -234,7 +234,7 @@ def _comparisons(plan: Plan, results: dict[tuple[str, tuple[str, str | None]], R
                 }
 
 
-def _notes(plan: Plan, facts: dict[tuple[str, str | None], Path]) -> list[str]:
+def _notes(plan: Plan, facts: dict[tuple[str, str | None], Path], workspace: Workspace) -> list[str]:
     """What a reader must know, a line each."""
     setting, cells = plan.setting, plan.cells
     seeds = list(dict.fromkeys(cell.benchmark.seed for cell in cells))
@@ -258,6 +258,7 @@ def _notes(plan: Plan, facts: dict[tuple[str, str | None], Path]) -> list[str]:
         notes.append(line + ".")
     if any(cell.step.source is not None for cell in cells):
         notes.append(_pretrained_on(plan))
+    notes += _contrasted(plan, workspace)
     if len(seeds) > 1:
         notes.append(
             f"Seeds {', '.join(map(str, seeds))} of calibration and fine-tuning; pre-training has one, 0. "
@@ -288,6 +289,26 @@ def _pretrained_on(plan: Plan) -> str:
         "Pre-training: on the task's own training pairs under protocol clean, questions for captions, for want of "
         "captions; the papers pre-train on ROCO and MedICaT."
     )
+
+
+def _contrasted(plan: Plan, workspace: Workspace) -> list[str]:
+    """How many negatives the contrastive pre-trainings had, if there are any, by their own logs."""
+    notes = []
+    for step in plan.steps:
+        for preset in CONTRASTED:
+            if step.stage == "pretrain" and preset in step.options:
+                number = _last_logged(workspace.folder(step), "train/negatives")
+                told = "an unknown number of" if number is None else f"{number:.0f}"
+                notes.append(f"{preset.upper()} contrasted each pair with {told} others.")
+    return notes
+
+
+def _last_logged(folder: Path, name: str) -> float | None:
+    """The last value of a metric in a training's log."""
+    values = [
+        pd.read_csv(file).get(name, pd.Series(dtype=float)).dropna() for file in sorted(folder.rglob("metrics.csv"))
+    ]
+    return float(values[-1].iloc[-1]) if values and len(values[-1]) else None
 
 
 def _inputs(plan: Plan, workspace: Workspace) -> str:

@@ -97,6 +97,17 @@ class Setting:
             where = ("--data.root", str(self.data_root))
         return configs, (*options, *where, *self._batches(stage, stage, None))
 
+    def contrast_inputs(self) -> tuple[str, ...]:
+        """Options by which presets clip and flip contrast all pairs of a step, not those of a micro-batch alone.
+
+        Embedded and small steps are one micro-batch anyway.
+        """
+        if self.scale != "paper":
+            return ()
+        devices = self.devices or _PAPER_DEVICES["pretrain"]
+        words = ("--data.batch_size", str(_PAIRS_A_STEP["pretrain"] // devices), "--trainer.accumulate_grad_batches")
+        return (*words, "1", "--trainer.val_check_interval", "1000", "--model.reconstruction.contrastive_chunk", "16")
+
     def _scaled(self, stage: str, data: str, recipe: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if self.scale == "small":
             return (f"{stage}.yaml", data, "small/encoders.yaml", f"small/{stage}.yaml"), ()

@@ -50,6 +50,13 @@ def test_a_test_under_the_trainings_protocol_is_titled_by_it() -> None:
     ]
 
 
+def test_a_test_says_how_many_negatives_a_contrastive_pre_training_had() -> None:
+    clip = training("ROCO", None, "umd.MRPretrain", negatives="31 for each pair")
+    for lineage in ([CLEAN, clip], [PAPER, CAPTIONS, clip]):
+        _, notes = heading(lineage, TESTED)
+        assert notes[-1] == "negatives of umd.MRPretrain: 31 for each pair"
+
+
 @pytest.mark.parametrize(
     ("lineage", "title"),
     [

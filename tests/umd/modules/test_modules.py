@@ -240,8 +240,8 @@ def test_masks_differ_between_steps_and_epochs_but_not_in_validation(
     ("preset", "trained", "named"),
     [
         ("mae", {"vision"}, {"mim"}),
-        ("clip", {"vision", "text"}, {"contrastive"}),
-        ("flip", {"vision", "text"}, {"contrastive"}),
+        ("clip", {"vision", "text"}, {"contrastive", "negatives"}),
+        ("flip", {"vision", "text"}, {"contrastive", "negatives"}),
     ],
 )
 def test_a_baseline_leaves_the_fusion_as_initialised(

@@ -103,6 +103,9 @@ def test_every_training_at_the_papers_scale_has_the_papers_hyper_parameters() ->
         assert trainer["devices"] == 3, step
         pairs = 3 * data["batch_size"] * trainer.get("accumulate_grad_batches", 1)
         assert pairs == pytest.approx(recipe.pairs, rel=0.07), step
+        if step.stage == "pretrain" and step.label.startswith(("clip", "flip")):
+            assert trainer["accumulate_grad_batches"] == 1, "all pairs of a step are each other's negatives"
+            assert model["reconstruction"]["contrastive_chunk"] == 16, step
         if step.stage in ("pretrain", "calibrate"):
             rebuilt = model["reconstruction"]
             assert rebuilt["alpha"] == (0.5 if "alpha" not in step.label else rebuilt["alpha"]), step

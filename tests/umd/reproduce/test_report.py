@@ -53,6 +53,21 @@ def test_mean_deviation_and_difference_over_seeds(finished: tuple[Plan, Workspac
     assert row(table, row="umd", protocol="clean", metric="overall")["paper"] is None
 
 
+def test_a_contrastive_baseline_says_how_many_negatives_it_had(tmp_path: Path) -> None:
+    made, here = plan("table1", REAL, rows=["clip", "umd"], datasets=["vqa_rad"]), workspace(tmp_path)
+    finish(made, here, {cell.step: np.ones(QUESTIONS, dtype=bool) for cell in made.cells})
+    (pretrained,) = [step for step in made.steps if step.stage == "pretrain" and "clip" in step.options]
+
+    def told() -> list[str]:
+        return [note for note in collect(made, here, "")["notes"] if "contrasted" in note]
+
+    assert told() == ["CLIP contrasted each pair with an unknown number of others."]
+    log = here.folder(pretrained) / "csv" / "version_0" / "metrics.csv"
+    log.parent.mkdir(parents=True)
+    log.write_text("step,train/loss,train/negatives\n0,1.5,31.0\n1,1.4,\n")
+    assert told() == ["CLIP contrasted each pair with 31 others."]
+
+
 def test_the_most_frequent_answer_and_quoted_rows_stand_beside(
     finished: tuple[Plan, Workspace, dict[Any, Any]],
 ) -> None:
