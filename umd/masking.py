@@ -101,7 +101,8 @@ def mask_tokens(
     maskable = ~special_tokens_mask
     positions = torch.arange(length, device=device).expand_as(input_ids)
     units = positions if word_ids is None else torch.where(maskable, word_ids, 0)
-    exists = torch.zeros_like(maskable).scatter_reduce(1, units, maskable, reduce="amax")
+    # In whole numbers: on CUDA, scatter_reduce does not know bool.
+    exists = torch.zeros_like(units).scatter_reduce(1, units, maskable.long(), reduce="amax").bool()
     number = exists.sum(1)
     chosen = (number * ratio).round().clamp(min=1).minimum(number)
     scores = torch.rand(input_ids.shape, generator=generator, device=device).masked_fill(~exists, 2.0)

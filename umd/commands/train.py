@@ -33,6 +33,7 @@ from umd.commands.resolve import (
     follow_the_seed,
     write_into_run_folder,
 )
+from umd.commands.trainer_types import read_whole_numbers_as_such
 from umd.files import UserError
 from umd.protocols import HasReport
 from umd.run.folder import RunFolder
@@ -269,6 +270,7 @@ def run(arguments: list[str]) -> None:
     """Run one of Lightning's subcommands."""
     show_messages()
     hide_useless_warnings()
+    read_whole_numbers_as_such()
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
     UMDCLI(
