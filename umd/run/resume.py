@@ -255,8 +255,12 @@ class ExactResume(Callback):
                 group |= own | {"lr": rate}
             schedule._last_lr = rates
             if rates != before:
-                told = ", ".join(f"{now:.3g} (checkpoint: {then:.3g})" for now, then in zip(rates, before, strict=True))
-                logger.info("the settings or the length of the schedule changed; learning rates go on at %s", told)
+                logger.info(
+                    "the settings or the length of the schedule changed; the learning rate goes on at %.3g "
+                    "(checkpoint: %.3g), and that of other parts at their multiples of it",
+                    rates[0],
+                    before[0],
+                )
 
     def _go_between(self, trainer: Trainer, position: Position) -> None:
         """To the beginning of an epoch."""

@@ -182,7 +182,7 @@ def test_an_optimizer_goes_on_with_what_was_changed(tmp_path: Path, caplog: pyte
     logged = rows(folder / "csv" / "version_1" / "metrics.csv")
     rates = [float(row["learning_rate"]) for row in logged if "learning_rate" in row]
     assert rates == [1e-4] * 3, "from the first step on"
-    assert "learning rates go on at 0.0001 (checkpoint: 0)" in caplog.text
+    assert "learning rate goes on at 0.0001 (checkpoint: 0)" in caplog.text
 
 
 def test_a_training_by_the_released_codes_contributions_goes_on_with_them(
