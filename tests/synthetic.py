@@ -98,13 +98,13 @@ class Batches(LightningDataModule):
 
 
 def quiet_trainer(folder: Path, *callbacks: Callback, **settings: Any) -> Trainer:  # noqa: ANN401 - Trainer's own
-    """A CPU trainer that writes and shows nothing of its own accord, and does not validate."""
+    """A trainer, on the CPU unless told, that writes and shows nothing of its own accord, and does not validate."""
     return Trainer(
-        accelerator="cpu",
-        devices=1,
         default_root_dir=folder,
         callbacks=list(callbacks),
         **{
+            "accelerator": "cpu",
+            "devices": 1,
             "logger": False,
             "enable_checkpointing": False,
             "enable_progress_bar": False,
