@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.arguments import check_least
 from datamodules.collate import ImageTextCollate
-from datamodules.images import ImageStore, is_inside
+from datamodules.images import ImageFile, ImageStore, is_inside
 from datamodules.loading import EndlessSequence, EpochSampler, Item, ResumableDataLoader, WatchedDataLoader
 from datamodules.problems import Problems
 from datamodules.records import RecordT, Split
@@ -98,7 +98,7 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         self._published: dict[Split, list[RecordT]] | None = None
         self._usable: dict[Split, list[RecordT]] = {}
         self._looked_at: dict[Split, int] = {}
-        self._paths: dict[str, Path] = {}
+        self._paths: dict[str, ImageFile] = {}
         self._unusable: dict[str, str] = {}
         self._tokenizer: Any = None
         self._tokenizer_state: dict[str, Any] | None = None
@@ -114,8 +114,8 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
             UserError: Not one split is there; `nothing_found` words it.
         """
 
-    def locate(self, image: str) -> Path:
-        """The file of an image name."""
+    def locate(self, image: str) -> ImageFile:
+        """The file of an image name, or where it is stored in one."""
         return self.root / image
 
     def most_rows(self, split: Split) -> int | None:

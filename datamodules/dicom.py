@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,15 @@ _DEFER_BYTES = 2**16
 """Larger elements, the pixels among them, are read when they are asked for: after their size has been checked."""
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file is named or marked as DICOM."""
-    with path.open("rb") as file:
-        return path.suffix.lower() in SUFFIXES or file.read(132)[128:] == b"DICM"
+def is_dicom(file: Path | BytesIO) -> bool:
+    """Whether a file, or what would be its content, is named or marked as DICOM."""
+    if isinstance(file, BytesIO):
+        return bytes(file.getbuffer()[128:132]) == b"DICM"
+    with file.open("rb") as opened:
+        return file.suffix.lower() in SUFFIXES or opened.read(132)[128:] == b"DICM"
 
 
-def read_dicom(path: Path, most_pixels: int) -> Image.Image:
+def read_dicom(file: Path | BytesIO, most_pixels: int) -> Image.Image:
     """The image of a DICOM file as a viewer shows it: "L", or "RGB" where it has colours.
 
     Grey values go through the modality table or rescale slope, then through the first window of the file (or its
@@ -32,7 +35,7 @@ def read_dicom(path: Path, most_pixels: int) -> Image.Image:
     0..255. A window of no width counts as none. MONOCHROME1 is inverted. Colours are taken as they are.
 
     Args:
-        path: The file.
+        file: The file, or what would be its content.
         most_pixels: Images of more pixels are refused before they are decoded.
 
     Raises:
@@ -43,7 +46,7 @@ def read_dicom(path: Path, most_pixels: int) -> Image.Image:
         import pydicom
     except ImportError:
         raise ValueError("DICOM files need pydicom: pip install pydicom") from None
-    data = pydicom.dcmread(path, defer_size=_DEFER_BYTES)
+    data = pydicom.dcmread(file, defer_size=_DEFER_BYTES if isinstance(file, Path) else None)
     if "Rows" not in data or not any(name in data for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise ValueError("a DICOM file without an image")
     if data.Rows * data.Columns > most_pixels:

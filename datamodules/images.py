@@ -1,13 +1,16 @@
-"""Image files: found inside the data set's root only, decoded to RGB, checked once, kept small on request."""
+"""Images: found inside the data set's root only, decoded to RGB, checked once, kept small on request."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from itertools import groupby
 from pathlib import Path, PurePosixPath
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -28,6 +31,31 @@ FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 class ImageError(UserError):
     """An image that cannot be used; the message says why and does not name the file."""
+
+
+class StoredImage(Protocol):
+    """An image that is no file of its own but lies in one with others; hashable, and small enough to send about."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its bytes, which names it in the cache."""
+        ...
+
+    @property
+    def container(self) -> Hashable:
+        """What it lies in: images of one container are read in one go if they are asked for in their order."""
+        ...
+
+    def read(self) -> bytes:
+        """Its bytes, as a file of its own would hold them.
+
+        Raises:
+            ImageError: They are not there any more, or are others now.
+        """
+        ...
+
+
+ImageFile: TypeAlias = Path | StoredImage
 
 
 def is_inside(name: str) -> bool:
@@ -58,18 +86,19 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def decode(path: Path) -> Image.Image:
-    """Reads an image file whole: 8-bit RGB, turned as its EXIF orientation says; DICOM as `read_dicom` does.
+def decode(source: ImageFile) -> Image.Image:
+    """Reads an image whole: 8-bit RGB, turned as its EXIF orientation says; DICOM as `read_dicom` does.
 
     Raises:
         ImageError: The file is missing, is no image, breaks off, or has more than `MAX_PIXELS` pixels.
     """
-    if not path.is_file():
+    if isinstance(source, Path) and not source.is_file():
         raise ImageError("no such file")
+    file = source if isinstance(source, Path) else BytesIO(source.read())
     try:
-        if is_dicom(path):
-            return read_dicom(path, MAX_PIXELS).convert("RGB")
-        with Image.open(path, formats=FORMATS) as image:
+        if is_dicom(file):
+            return read_dicom(file, MAX_PIXELS).convert("RGB")
+        with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
             image.load()
@@ -77,8 +106,10 @@ def decode(path: Path) -> Image.Image:
     except ImageError:
         raise
     except Exception as error:  # decoders let errors of many kinds pass when a file is broken
+        named = str(file)
         raise ImageError(
-            str(error).replace(f" {str(path)!r}", "").replace(str(path), "the file") or type(error).__name__
+            str(error).replace(f" {named!r}", "").replace(f" {named}", "").replace(named, "the file")
+            or type(error).__name__
         ) from error
 
 
@@ -87,9 +118,9 @@ class ImageStore:
 
     The folder holds one `.npy` a image (uint8, (H, W, 3), or (H, W) where the three channels agree), scaled
     down so that the shorter side has at most `image_size * CACHE_MARGIN` pixels. Pixels that come from it are
-    therefore resampled twice and differ slightly from those read without it. An entry is named by the image's
-    path, size and time of change, so a changed image gets a new one; an entry that cannot be read is made
-    again.
+    therefore resampled twice and differ slightly from those read without it. An entry is named by the file's
+    path, size and time of change, or by the digest of a stored image, so a changed image gets a new one; an entry
+    that cannot be read is made again.
 
     Args:
         image_size: Side of the images that training will ask for, in pixels.
@@ -100,7 +131,7 @@ class ImageStore:
         self.shorter_side = int(image_size * CACHE_MARGIN) + 1
         self.cache = cache
 
-    def check(self, paths: Iterable[Path]) -> dict[Path, str]:
+    def check(self, images: Iterable[ImageFile]) -> dict[ImageFile, str]:
         """Decodes every image once, in threads, filling the cache if there is one.
 
         Images that the cache holds already are not decoded again.
@@ -109,22 +140,25 @@ class ImageStore:
             The images that cannot be used, and why.
         """
 
-        def reason(path: Path) -> str | None:
+        def reason(image: ImageFile) -> str | None:
             try:
-                entry = self._entry(path)
+                entry = self._entry(image)
                 if entry is None:
-                    decode(path)
+                    decode(image)
                 elif not entry.exists():
-                    self._fill(path, entry)
+                    self._fill(image, entry)
             except ImageError as error:
                 return str(error)
             return None
 
-        paths = list(paths)
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            return {path: why for path, why in zip(paths, pool.map(reason, paths), strict=True) if why}
+        def reasons(images: list[ImageFile]) -> list[tuple[ImageFile, str | None]]:
+            return [(image, reason(image)) for image in images]
 
-    def load(self, path: Path) -> Image.Image:
+        together = [list(images) for _, images in groupby(images, key=_container)]
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            return {image: why for found in pool.map(reasons, together) for image, why in found if why}
+
+    def load(self, source: ImageFile) -> Image.Image:
         """The image in RGB, from the cache where there is one.
 
         Raises:
@@ -132,34 +166,37 @@ class ImageStore:
                 file.
         """
         try:
-            entry = self._entry(path)
+            entry = self._entry(source)
             if entry is None:
-                return decode(path)
+                return decode(source)
             try:
                 array = np.load(entry, allow_pickle=False)
                 if array.dtype == np.uint8 and array.ndim in (2, 3):
                     return Image.fromarray(array).convert("RGB")
             except (OSError, ValueError, EOFError):
                 pass  # absent or broken off: made again below
-            return self._fill(path, entry)
+            return self._fill(source, entry)
         except ImageError as error:
-            raise ImageError(f"{path}: {error} (it could be read when the run began)") from error
+            raise ImageError(f"{source}: {error} (it could be read when the run began)") from error
 
-    def _entry(self, path: Path) -> Path | None:
+    def _entry(self, source: ImageFile) -> Path | None:
         """Where the cache keeps this image."""
         if self.cache is None:
             return None
-        try:
-            stat = path.stat()
-        except OSError:
-            raise ImageError("no such file") from None
-        key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{self.shorter_side}"
+        if isinstance(source, Path):
+            try:
+                stat = source.stat()
+            except OSError:
+                raise ImageError("no such file") from None
+            key = f"{source.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{self.shorter_side}"
+        else:
+            key = f"{source.digest}|{self.shorter_side}"
         name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
         return self.cache / name[:2] / f"{name}.npy"
 
-    def _fill(self, path: Path, entry: Path) -> Image.Image:
+    def _fill(self, source: ImageFile, entry: Path) -> Image.Image:
         """Decodes, scales down and writes one entry; a reader never sees half of it."""
-        image = decode(path)
+        image = decode(source)
         if (scale := self.shorter_side / min(image.size)) < 1:
             width, height = (max(1, round(side * scale)) for side in image.size)
             image = image.resize((width, height), Image.Resampling.BICUBIC)
@@ -176,3 +213,7 @@ class ImageStore:
             Path(temporary).unlink(missing_ok=True)
             raise
         return image
+
+
+def _container(source: ImageFile) -> Hashable:
+    return source if isinstance(source, Path) else source.container

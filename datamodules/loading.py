@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, cast
 
 import numpy as np
@@ -17,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from datamodules.images import ImageFile
 from datamodules.records import RecordT
 
 
@@ -42,8 +42,8 @@ class EndlessSequence(Dataset[Item[RecordT]]):
 
     Args:
         records: The split's n rows.
-        paths: The file of each image name.
-        load: Reads an image file.
+        paths: Where each image name is stored.
+        load: Reads an image.
         transform: From the decoded image to (3, S, S) uint8; may draw from torch's global CPU generator.
         seed: Of the augmentation.
         vary_text: Choose among a row's texts (training) or take its first one (evaluation).
@@ -52,8 +52,8 @@ class EndlessSequence(Dataset[Item[RecordT]]):
     def __init__(
         self,
         records: Sequence[RecordT],
-        paths: Mapping[str, Path],
-        load: Callable[[Path], Image.Image],
+        paths: Mapping[str, ImageFile],
+        load: Callable[[ImageFile], Image.Image],
         transform: Callable[[Image.Image], Tensor],
         *,
         seed: int,

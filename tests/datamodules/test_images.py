@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +169,31 @@ def test_cache_serves_small_copies_rebuilds_broken_ones_and_notices_changes(tmp_
     Image.new("RGB", (401, 201), "blue").save(path)
     assert store.load(path).getpixel((0, 0)) == (0, 0, 255)
     assert not list((tmp_path / "cache").rglob("*.part"))
+
+
+@dataclass(frozen=True)
+class Held:
+    """An image that is held in memory, as one in a table is."""
+
+    content: bytes
+    container: str = "memory"
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+    def read(self) -> bytes:
+        return self.content
+
+
+def test_images_that_are_no_files_of_their_own_are_read_as_files_are(tmp_path: Path) -> None:
+    Image.effect_noise((400, 200), 50).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    good, cut, text = Held(whole), Held(whole[:-3000]), Held(b"no image")
+    assert np.array_equal(np.asarray(decode(good)), pixels(tmp_path / "a.png"))
+    for store in (ImageStore(20), ImageStore(20, tmp_path / "cache")):
+        bad = store.check([good, cut, text])
+        assert set(bad) == {cut, text}
+        assert not any("BytesIO" in why for why in bad.values())
+    assert np.array_equal(np.asarray(store.load(good)), np.asarray(store.load(tmp_path / "a.png")))
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2  # the stored one has an entry by its digest

@@ -104,7 +104,9 @@ def hold(make: Callable[[], ImageTextDataModule[Any]], root: Path, file: Path) -
             assert str(root) in str(error)
             continue
         for record in records:
-            image = data.locate(record.image).resolve()
+            located = data.locate(record.image)
+            assert isinstance(located, Path)
+            image = located.resolve()
             assert image.is_relative_to(root.resolve()) and image.name != SECRET
             assert record.text.strip()
             for text in (record.sample_id, record.text, *record.alternative_texts):
