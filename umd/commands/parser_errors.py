@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
+from importlib import import_module
 from typing import NoReturn
 
+from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 
-from umd.run.renamed import option_of_today, public_class_path
+from umd.run.renamed import OPTIONS, option_of_today, public_class_path
 
 _OF_A_CLASS = re.compile(
     r"Problem with given class_path '(?P<name>[^']+)':\s*(?P<problem>.*?)(?=\n\s*- |\n\s*Given |\Z)", re.DOTALL
 )
 _UNKNOWN_OPTION = re.compile(r"Option '(?P<argument>[^']+)' is not accepted")
+_NO_OPTION = re.compile(r"Option '(?P<of_a_class>[^']+)' is not accepted|unrecognized arguments: --(?P<typed>[\w.]+)")
 _UNKNOWN_PLACE = re.compile(r"has no attribute|No module named")
 _OF_A_KEY = re.compile(r'Parser key "(?P<name>[^"]+)":\s*')
 
@@ -44,6 +49,36 @@ def _as_it_is_called_now(class_path: str, problem: str) -> str:
     return problem
 
 
+def nearest_option(message: str, known: Iterable[str]) -> str | None:
+    """What was probably meant by an option that there is not, or None.
+
+    Args:
+        message: the parser's.
+        known: the options that do not depend on a class, without their dashes.
+    """
+    unknown = _NO_OPTION.search(message)
+    if unknown is None:
+        return None
+    typed = unknown["of_a_class"] or unknown["typed"]
+    found = list(_OF_A_CLASS.finditer(message))
+    if found:
+        face, _, name = public_class_path(found[-1]["name"]).partition(".")
+        if face not in OPTIONS:
+            return None
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(getattr(import_module(face), name), fail_untyped=False)
+        part, known = f"{OPTIONS[face]}.", _options(parser)
+    else:
+        part = ""
+        known = {*known, *(f"{option}.{typed.partition('.')[2]}" for option in OPTIONS.values())}
+    near = get_close_matches(typed, known, n=1, cutoff=0.8)
+    return f"--{part}{near[0]}" if near else None
+
+
+def _options(parser: ArgumentParser) -> set[str]:
+    return {option.removeprefix("--") for action in parser._actions for option in action.option_strings}
+
+
 class OneLineParser(LightningArgumentParser):
     """Lightning's parser; what it objects to is one line, and where to look for help another."""
 
@@ -53,9 +88,14 @@ class OneLineParser(LightningArgumentParser):
         """Say it, and exit with code 2; a parser inside another one raises it."""
         if not self.exit_on_error:
             super().error(message, ex)
-        part = "data" if self.command == "data" else "model"
+        near = nearest_option(message, _options(self))
+        meant = f"; did you mean {near}?" if near else ""
+        of_data = self.command == "data" or "datamodules." in message
         umd = f"umd {self.command}"
-        sys.stderr.write(f"umd: {in_one_line(message)}\nOptions: {umd} --help, {umd} --{part}.help CLASS\n")
+        sys.stderr.write(
+            f"umd: {in_one_line(message)}{meant}\n"
+            f"Options: {umd} --help, {umd} --{'data' if of_data else 'model'}.help CLASS\n"
+        )
         raise SystemExit(2) from ex
 
 

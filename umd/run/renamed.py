@@ -15,7 +15,8 @@ RENAMED_ARGUMENTS: Mapping[str, Mapping[str, str]] = {
 }
 """For each class, by its public name, the arguments that were called otherwise: old name to new."""
 
-_OPTIONS = {"umd": "model", "datamodules": "data"}
+OPTIONS = {"umd": "model", "datamodules": "data"}
+"""The option that chooses a class of each package."""
 
 
 def public_class_path(class_path: str) -> str:
@@ -33,7 +34,7 @@ def option_of_today(class_path: str, argument: str) -> str | None:
     for path, today in RENAMED_ARGUMENTS.items():
         face, _, name = path.partition(".")
         if name == short and argument in today:
-            return f"--{_OPTIONS[face]}.{today[argument]}"
+            return f"--{OPTIONS[face]}.{today[argument]}"
     return None
 
 

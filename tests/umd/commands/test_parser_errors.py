@@ -15,7 +15,20 @@ from umd.commands.train import run
     ("given", "said"),
     [
         ([f"--config={CONFIGS / 'data' / 'vqa_rad.yaml'}"], "umd: VQARAD: there is no value for root"),
-        (["--model.encoder.vsion=resnet101"], "umd: VQAClassifier: there is no option --encoder.vsion=resnet101"),
+        (
+            ["--model.encoder.vsion=resnet101"],
+            "umd: VQAClassifier: there is no option --encoder.vsion=resnet101; did you mean --model.encoder.vision?",
+        ),
+        (
+            ["--data.bach_size=3"],
+            "umd: PhantomVQA: Option 'bach_size' is not accepted; did you mean --data.batch_size?",
+        ),
+        (
+            ["--trainer.max_epoxhs=3"],
+            "umd: unrecognized arguments: --trainer.max_epoxhs=3; did you mean --trainer.max_epochs?",
+        ),
+        (["--dta.seed=3"], "umd: unrecognized arguments: --dta.seed=3; did you mean --data.seed?"),
+        (["--quite_another=3"], "umd: unrecognized arguments: --quite_another=3"),
         (["--data.protocol=cleen"], "umd: PhantomVQA: protocol: expected one of ['clean', 'paper']. Got value: cleen"),
     ],
 )
