@@ -40,23 +40,26 @@ def check_free(folder: Path, *, overwrite: bool, init_from: str | None) -> None:
     if not _holds_training(folder):
         return
     if not overwrite:
+        last = _to_go_on_from(folder)
+        go_on = f", go on with --ckpt_path {last}," if last else ""
         raise UserError(
-            f"'{folder}' holds an earlier training. Keep both with --name ANOTHER, go on with "
-            f"--ckpt_path {_to_go_on_from(folder)}, or replace it with --overwrite true"
+            f"'{folder}' holds an earlier training. Keep both with --name ANOTHER{go_on} or replace it with "
+            "--overwrite true"
         )
     if init_from and folder.resolve() in Path(init_from).resolve().parents:
         raise UserError(f"--overwrite true would delete '{init_from}', from which this training is to start")
 
 
-def _to_go_on_from(folder: Path) -> Path:
+def _to_go_on_from(folder: Path) -> Path | None:
     last = folder / "checkpoints" / "last.ckpt"
     if last.is_file():
         return last
-    return max((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    return max((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime, default=None)
 
 
 def _holds_training(folder: Path) -> bool:
-    return any((folder / "checkpoints").glob("*.ckpt"))
+    """A training without checkpoints is held by its results; one that has left neither may start anew."""
+    return _to_go_on_from(folder) is not None or (folder / "results.json").is_file()
 
 
 def folder_of(checkpoint: str | Path) -> Path | None:

@@ -93,6 +93,15 @@ def test_a_training_never_mixes_with_an_earlier_one(trained: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*.ckpt")} == before
 
 
+def test_a_training_without_checkpoints_is_held_by_its_results(tmp_path: Path) -> None:
+    earlier = tmp_path / "vqa" / "default" / "results.json"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("{}")
+    with pytest.raises(UserError, match=r"holds an earlier training\. .* --name ANOTHER or replace it"):
+        fit(tmp_path, ["vqa.yaml"], "--data.size=12")
+    assert earlier.read_text() == "{}"
+
+
 def test_overwrite_deletes_nothing_before_all_that_is_given_proves_sound(trained: Path) -> None:
     last = best(trained).with_name("last.ckpt")
     with pytest.raises(ValueError, match="Did you mean 'tiny_vit'"):
