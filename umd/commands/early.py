@@ -29,12 +29,20 @@ def check_early(command: str, options: Sequence[str]) -> None:
         raise without_checkpoint(command)
     checkpoint = value_of("--ckpt_path", options)
     if checkpoint is not None and checkpoint not in LIGHTNINGS_OWN_NAMES and not Path(checkpoint).is_file():
-        raise UserError(f"there is no checkpoint '{checkpoint}'")
+        raise without_file(checkpoint)
     for name in ("--model.init_from", "--model.init_args.init_from"):
         start = value_of(name, options)
         if start not in (None, "null") and not Path(start).is_file():
             raise UserError(f"{name}: there is no file '{start}'")
     with_found_configs(options)
+
+
+def without_file(checkpoint: str) -> UserError:
+    """The error for a checkpoint that is no file; where it is a run's folder, it names what lies in there."""
+    held = sorted((Path(checkpoint) / "checkpoints").glob("*.ckpt"))
+    if held:
+        return UserError(f"'{checkpoint}' is a run's folder; its checkpoints are {', '.join(map(str, held))}")
+    return UserError(f"there is no checkpoint '{checkpoint}'")
 
 
 def without_checkpoint(command: str) -> UserError:

@@ -59,3 +59,11 @@ def test_a_value_is_found_in_both_forms() -> None:
     assert value_of("--name", ["--name", "a", "--name=b"]) == "a"
     assert value_of("--name", ["--names=c", "--name=b=c"]) == "b=c"
     assert value_of("--name", ["--name"]) is None
+
+
+def test_a_run_folder_in_the_place_of_a_checkpoint_names_those_in_it(tmp_path: Path) -> None:
+    best = tmp_path / "checkpoints" / "best.ckpt"
+    best.parent.mkdir()
+    best.touch()
+    with pytest.raises(UserError, match=f"is a run's folder; its checkpoints are {best}"):
+        check_early("test", ["--ckpt_path", str(tmp_path)])
