@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from umd.encoders import EncoderConfig, MultimodalEncoder
     from umd.encoders.ggp import GGPConfig, GGPEncoder
+    from umd.inference import load
     from umd.modules import (
         Classification,
         ContrastivePretrain,
@@ -32,6 +33,7 @@ __all__ = [
     "TDCalib",
     "VQAClassifier",
     "VQAGenerator",
+    "load",
 ]
 
 _HOMES = {
@@ -47,6 +49,7 @@ _HOMES = {
     "GGPEncoder": "umd.encoders.ggp",
     "ContrastivePretrain": "umd.modules",
     "VQAGenerator": "umd.modules",
+    "load": "umd.inference",
 }
 
 

@@ -190,6 +190,10 @@ class MultimodalEncoder(PairEncoder):
         features: Tensor = self.vision(pixels, mask)
         return features
 
+    def remember(self, images: int) -> None:
+        """Keep the features of at most so many images in memory, where the vision encoder is frozen."""
+        self._memory = FeatureMemory(images)
+
     def train(self, mode: bool = True) -> Self:
         """Switch to training or evaluation; a frozen vision encoder always evaluates."""
         super().train(mode)

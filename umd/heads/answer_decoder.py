@@ -63,17 +63,17 @@ class AnswerDecoder(nn.Module):
     def rank(
         self, states: Tensor, states_mask: Tensor, candidates: Tensor, candidates_mask: Tensor, shortlist: int
     ) -> tuple[Tensor, Tensor]:
-        """The likeliest of A candidates: those with the likeliest first tokens first, these by full likelihood.
+        """The likeliest S of A candidates, best first: those with the likeliest first tokens, by full likelihood.
 
         Args:
             states: (B, L, D).
             states_mask: (B, L) bool.
             candidates: (A, M) int64 answers, start and end token included, all with the same start token.
             candidates_mask: (A, M) bool, True at real tokens.
-            shortlist: how many candidates of a question are judged in full.
+            shortlist: how many candidates S of a question are judged in full, at most A.
 
         Returns:
-            (B,) int64 numbers of the chosen candidates and (B,) their log-likelihoods.
+            (B, S) int64 numbers of the candidates and (B, S) their log-likelihoods.
         """
         start = candidates[:1, :1].expand(len(states), -1)
         first = self.predict(self(start, states, states_mask)[:, 0]).float().log_softmax(1)
@@ -87,7 +87,7 @@ class AnswerDecoder(nn.Module):
                 candidates_mask[row, :length],
                 state.expand(len(row), -1, -1),
                 mask.expand(len(row), -1),
-            ).max(0)
+            ).sort(descending=True, stable=True)
             numbers.append(row[place])
             likelihoods.append(likelihood)
         return torch.stack(numbers), torch.stack(likelihoods)

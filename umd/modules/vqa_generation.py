@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from umd.batch import VQABatch
+from umd.batch import ImageTextBatch, VQABatch
 from umd.encoders.ggp import GGPConfig, GGPEncoder, build_bert
 from umd.files import UserError
 from umd.heads.answer_decoder import AnswerDecoder
@@ -158,7 +158,7 @@ class VQAGenerator(Contributions[GGPEncoder], GGPStage):
         """Uni-modal encoders at lr; multi-modal encoder and answer decoder at their multiples."""
         return self.grouped(self.decoder.parameters())
 
-    def forward(self, batch: VQABatch) -> States:
+    def forward(self, batch: ImageTextBatch) -> States:
         """The joint states of a batch's questions."""
         pixels = self.encoder.vision.normalize(batch.image)
         return States(self.encoder(pixels, batch.input_ids, batch.attention_mask), batch.attention_mask)
@@ -170,7 +170,7 @@ class VQAGenerator(Contributions[GGPEncoder], GGPStage):
         )
 
     def rank(self, states: States) -> tuple[Tensor, Tensor]:
-        """The likeliest candidate of each question: (B,) int64 numbers, (B,) log-likelihoods."""
+        """The likeliest candidates of each question, best first: (B, S) int64 numbers, (B, S) log-likelihoods."""
         return self.decoder.rank(
             states.joint, states.mask, self.candidates, self.candidates_mask, self.decoding.shortlist
         )
@@ -237,14 +237,14 @@ class VQAGenerator(Contributions[GGPEncoder], GGPStage):
     def _rows(self, batch: VQABatch) -> list[Row]:
         states: States = self(batch)
         numbers, likelihoods = self.rank(states)
-        answers, correct = self._ranked(batch, numbers)
+        answers, correct = self._ranked(batch, numbers[:, 0])
         data, written = self._reader(), self.generate(states)
         # Some tokenizers do not give every answer back as it was: exactly its tokens are right too.
         free = [
             answer in (truth, data.answer_text(ids))
             for answer, truth, ids in zip(written, batch.answers, batch.answer_input_ids.tolist(), strict=True)
         ]
-        confidence = [round(likelihood, 4) for likelihood in likelihoods.exp().tolist()]
+        confidence = [round(likelihood, 4) for likelihood in likelihoods[:, 0].exp().tolist()]
         return question_rows(
             batch,
             given={"answer": answers, "confidence": confidence, "generated_answer": written},
@@ -256,7 +256,7 @@ class VQAGenerator(Contributions[GGPEncoder], GGPStage):
         states: States = self(batch)
         loss = -self.log_likelihood(batch, states).mean()
         self.log("validation/loss", loss, batch_size=len(batch), sync_dist=True)
-        _, correct = self._ranked(batch, self.rank(states)[0])
+        _, correct = self._ranked(batch, self.rank(states)[0][:, 0])
         self._count(batch, correct, self.validation_accuracy)
 
     def on_validation_epoch_end(self) -> None:

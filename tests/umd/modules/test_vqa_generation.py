@@ -103,7 +103,7 @@ def test_the_likelihood_of_an_answer_is_the_product_over_its_tokens() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("shortlist", [1, 3, 128])
-def test_ranking_takes_the_likeliest_of_those_with_the_likeliest_first_tokens(shortlist: int) -> None:
+def test_ranking_sorts_those_with_the_likeliest_first_tokens(shortlist: int) -> None:
     module, batch = stage(decoder=replace(DECODER, shortlist=shortlist)), batch_of(12)
     states = module(batch)
     numbers, likelihoods = module.rank(states)
@@ -115,10 +115,12 @@ def test_ranking_takes_the_likeliest_of_those_with_the_likeliest_first_tokens(sh
         least = float(first[CANDIDATES[names[min(shortlist, len(names)) - 1]][1]])
         open_ended = [name for name in names if float(first[CANDIDATES[name][1]]) >= least]
         scores = {name: slow_likelihood(module.decoder, question, CANDIDATES[name]) for name in open_ended}
-        chosen = module.answers[int(numbers[row])]
-        assert float(likelihoods[row]) == pytest.approx(scores[chosen], abs=1e-4)
+        ranked = [module.answers[number] for number in numbers[row].tolist()]
+        assert len(ranked) == len(set(ranked)) == min(shortlist, len(names))
+        assert likelihoods[row].tolist() == pytest.approx([scores[name] for name in ranked], abs=1e-4)
+        assert likelihoods[row].tolist() == sorted(likelihoods[row].tolist(), reverse=True)
         if len(open_ended) <= shortlist:
-            assert chosen == max(scores, key=scores.__getitem__)
+            assert ranked[0] == max(scores, key=scores.__getitem__)
 
 
 @torch.no_grad()

@@ -1,0 +1,21 @@
+"""Answers without a trainer: load a checkpoint, ask it."""
+
+from umd.inference.loading import load
+from umd.inference.model import Embeddings, ImageCheck, Model
+from umd.inference.network import Embeds, Inputs, Network, Settings
+from umd.inference.preparation import ImageSource
+from umd.inference.reply import Answer, Reply
+
+__all__ = [
+    "Answer",
+    "Embeddings",
+    "Embeds",
+    "ImageCheck",
+    "ImageSource",
+    "Inputs",
+    "Model",
+    "Network",
+    "Reply",
+    "Settings",
+    "load",
+]
