@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter, functional
 
-from umd.distributed import gather, rank_and_ranks
+from umd.distributed import gather
 from umd.encoders.multimodal import MultimodalEncoder
 from umd.files import UserError
+from umd.losses.contrastive import equal_pairs, identities
 from umd.losses.objective import Heads, Objective
 from umd.losses.views import Views
 
@@ -18,16 +19,19 @@ MAX_LOG_SCALE = math.log(100)
 
 
 def alignment_loss(
-    image: Tensor, text: Tensor, all_images: Tensor, all_texts: Tensor, offset: int, log_scale: Tensor
+    image: Tensor, text: Tensor, all_images: Tensor, all_texts: Tensor, equal: Tensor, log_scale: Tensor
 ) -> Tensor:
-    """Each image against all texts, and each text against all images; the own one is right.
+    """Each image against all texts, and each text against all images; the own one is right, and so are equal ones.
+
+    CLIP's own loss counts another pair with the same image or caption as a negative. Here the target is shared out
+    evenly among them, as in `umd.losses.contrastive`.
 
     Args:
         image: (B, W), this rank's images; any length, they are normalised here.
         text: (B, W), this rank's texts, row for row.
         all_images: (N, W), all ranks' images, N = B without other ranks.
         all_texts: (N, W), all ranks' texts.
-        offset: row of `all_images` where this rank's begin.
+        equal: (B, N) bool, which of all pairs are equal to each of this rank's, itself included.
         log_scale: scalar, logarithm of the inverse temperature.
 
     Returns:
@@ -42,9 +46,9 @@ def alignment_loss(
         functional.normalize(vectors.float(), dim=-1) for vectors in (image, text, all_images, all_texts)
     )
     scale = log_scale.exp()
-    own = torch.arange(offset, offset + len(image), device=image.device)
-    to_text = functional.cross_entropy(scale * image @ all_texts.T, own)
-    to_image = functional.cross_entropy(scale * text @ all_images.T, own)
+    target = equal / equal.sum(1, keepdim=True)
+    to_text = functional.cross_entropy(scale * image @ all_texts.T, target)
+    to_image = functional.cross_entropy(scale * text @ all_images.T, target)
     return (to_text + to_image) / 2
 
 
@@ -78,11 +82,13 @@ class Alignment(Objective):
         """The loss over the pairs of all ranks, gathered with their gradients; every rank has as many pairs."""
         image = views.head("image_contrast", nn.Linear)(self.image(views))
         text = views.head("text_contrast", nn.Linear)(views.text_tokens[:, 0])
-        all_images, all_texts, offset = image, text, 0
+        shown = identities(views.batch.image_names).to(image.device)
+        said = identities(views.batch.texts).to(image.device)
+        all_images, all_texts, all_shown, all_said = image, text, shown, said
         if views.gathers:
-            all_images, all_texts = gather(image), gather(text)
-            offset = rank_and_ranks()[0] * len(image)
-        return alignment_loss(image, text, all_images, all_texts, offset, views.head("log_scale", Parameter))
+            all_images, all_texts, all_shown, all_said = (gather(part) for part in (image, text, shown, said))
+        equal = equal_pairs(shown, said, all_shown, all_said)
+        return alignment_loss(image, text, all_images, all_texts, equal, views.head("log_scale", Parameter))
 
     @torch.no_grad()
     def after_optimizer_step(self, heads: nn.Module) -> None:

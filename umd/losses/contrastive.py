@@ -21,11 +21,24 @@ def identities(names: Sequence[str]) -> Tensor:
     return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests], dtype=torch.int64)
 
 
+def equal_pairs(image: Tensor, text: Tensor, others_image: Tensor, others_text: Tensor) -> Tensor:
+    """Which pairs share the image or the caption, so that neither is a negative of the other.
+
+    Args:
+        image: (B,) int64, `identities` of the images' names.
+        text: (B,) int64, `identities` of the captions.
+        others_image: (K,) int64, those of other pairs.
+        others_text: (K,) int64.
+
+    Returns:
+        (B, K) bool.
+    """
+    return (image[:, None] == others_image) | (text[:, None] == others_text)
+
+
 @dataclass(frozen=True, slots=True)
 class PairPool:
     """Momentum features of K pairs, and who they are.
-
-    Two pairs are equal where they share the image or the caption: neither is a negative of the other.
 
     Attributes:
         image: (K, d) unit vectors, without gradient.
@@ -53,8 +66,8 @@ class PairPool:
 
     def equal(self, rows: Tensor) -> Tensor:
         """(B, K) bool: which pairs are equal to those at the B `rows` (int64), themselves included."""
-        same_image = self.image_identity[rows, None] == self.image_identity
-        return same_image | (self.text_identity[rows, None] == self.text_identity)
+        own = self.image_identity[rows], self.text_identity[rows]
+        return equal_pairs(*own, self.image_identity, self.text_identity)
 
 
 def contrastive_loss(

@@ -16,6 +16,7 @@ from umd.files import UserError
 from umd.heads.text_decoder import TextDecoder
 from umd.losses.alignment import alignment_loss
 from umd.losses.answering import answer_loss
+from umd.losses.contrastive import equal_pairs
 from umd.losses.feature_reconstruction import feature_loss
 from umd.losses.masked_image import masked_image_loss, patch_statistics, patchify, unpatchify
 from umd.losses.masked_language import masked_language_loss
@@ -190,26 +191,44 @@ def test_alignment_loss_by_hand() -> None:
     for own in range(3):
         for row in (cosine[own], [cosine[other][own] for other in range(3)]):
             surprise.append(math.log(sum(math.exp(scale * value) for value in row)) - scale * row[own])
-    loss = alignment_loss(image, text, image, text, 0, log_scale)
+    alone = torch.eye(3, dtype=torch.bool)
+    loss = alignment_loss(image, text, image, text, alone, log_scale)
     assert loss.item() == pytest.approx(sum(surprise) / 6, rel=1e-5)
-    longer = alignment_loss(7 * image, text / 9, 7 * image, text / 9, 0, log_scale)
+    longer = alignment_loss(7 * image, text / 9, 7 * image, text / 9, alone, log_scale)
     torch.testing.assert_close(longer, loss)
+
+
+def test_alignment_takes_equal_pairs_for_right_ones() -> None:
+    """The first two pairs show one image, the last two share a caption: as many right answers, of equal weight."""
+    image, text, log_scale = torch.randn(4, 5), torch.randn(4, 5), torch.tensor(0.5)
+    shown, said = torch.tensor([7, 7, 8, 9]), torch.tensor([1, 2, 3, 3])
+    equal = equal_pairs(shown, said, shown, said)
+    unit_images, unit_texts = (vectors / vectors.norm(dim=1, keepdim=True) for vectors in (image, text))
+    similar = math.exp(0.5) * unit_images @ unit_texts.T
+    surprise = []
+    for own, partner in ((0, 1), (1, 0), (2, 3), (3, 2)):
+        for row in (similar[own], similar[:, own]):
+            surprise.append(row.exp().sum().log() - (row[own] + row[partner]) / 2)
+    loss = alignment_loss(image, text, image, text, equal, log_scale)
+    torch.testing.assert_close(loss, torch.stack(surprise).mean())
 
 
 def test_one_pair_is_no_contrast() -> None:
     """Its loss would be 0, and a training on it would learn nothing without a word."""
-    pair = torch.randn(1, 5, requires_grad=True)
+    pair, equal = torch.randn(1, 5, requires_grad=True), torch.tensor([[True]])
     with pytest.raises(UserError, match="at least two pairs"):
-        alignment_loss(pair, pair, pair, pair, 0, torch.tensor(0.5))
+        alignment_loss(pair, pair, pair, pair, equal, torch.tensor(0.5))
     with torch.no_grad():  # the last pair of a validation split
-        assert alignment_loss(pair, pair, pair, pair, 0, torch.tensor(0.5)) == 0
+        assert alignment_loss(pair, pair, pair, pair, equal, torch.tensor(0.5)) == 0
 
 
 def test_alignment_over_ranks_is_that_of_the_whole_batch() -> None:
     image, text, log_scale = torch.randn(6, 5), torch.randn(6, 5), torch.tensor(0.5)
-    whole = alignment_loss(image, text, image, text, 0, log_scale)
+    names = torch.tensor([1, 2, 3, 1, 4, 5])
+    equal = equal_pairs(names, names, names, names)
+    whole = alignment_loss(image, text, image, text, equal, log_scale)
     ranks = [
-        alignment_loss(image[start : start + 2], text[start : start + 2], image, text, start, log_scale)
-        for start in (0, 2, 4)
+        alignment_loss(image[rows], text[rows], image, text, equal[rows], log_scale)
+        for rows in (slice(0, 2), slice(2, 4), slice(4, 6))
     ]
     torch.testing.assert_close(torch.stack(ranks).mean(), whole)
