@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, get_args
 
@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 
 from datamodules.arguments import check_least
 from datamodules.collate import ImageTextCollate
-from datamodules.images import ImageFile, ImageStore, is_inside
+from datamodules.image_files import ImageFinder
+from datamodules.images import ImageError, ImageFile, ImageStore, is_inside
 from datamodules.loading import EndlessSequence, EpochSampler, Item, ResumableDataLoader, WatchedDataLoader
 from datamodules.problems import Problems
 from datamodules.records import RecordT, Split
@@ -98,6 +99,7 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         self._published: dict[Split, list[RecordT]] | None = None
         self._usable: dict[Split, list[RecordT]] = {}
         self._looked_at: dict[Split, int] = {}
+        self._finder = ImageFinder()
         self._paths: dict[str, ImageFile] = {}
         self._unusable: dict[str, str] = {}
         self._tokenizer: Any = None
@@ -290,13 +292,33 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         """Sorts the images of these rows into usable ones (with their files) and others (with the reason)."""
         names = {record.image: None for record in records if record.image not in self._paths}
         outside = {name for name in names if not is_inside(name)}
-        paths = {name: self.locate(name) for name in names if name not in outside}
+        self._unusable |= {name: "image path leads outside the data set" for name in outside}
+        paths = self._find_images(name for name in names if name not in outside)
         if len(paths) > MANY_IMAGES:
             log.info("%s: checking %s images once%s", self.title, f"{len(paths):,}", self._cache_hint())
         bad = self.images.check(paths.values())
-        self._unusable |= {name: "image path leads outside the data set" for name in outside}
         self._unusable |= {name: f"image: {bad[path]}" for name, path in paths.items() if path in bad}
         self._paths |= {name: path for name, path in paths.items() if path not in bad}
+
+    def _find_images(self, names: Iterable[str]) -> dict[str, ImageFile]:
+        """The files of these images, but of those for which several files come into question."""
+        paths: dict[str, ImageFile] = {}
+        others: list[str] = []
+        for name in names:
+            wanted = self.locate(name)
+            if not isinstance(wanted, Path):
+                paths[name] = wanted
+                continue
+            try:
+                paths[name] = found = self._finder.find(wanted)
+            except ImageError as error:
+                self._unusable[name] = f"image: {error}"
+                continue
+            if found != wanted:
+                others.append(f"{wanted.name} is {found.name}")
+        if others:
+            log.info("%s: %d image names have another ending than their files (%s)", self.title, len(others), others[0])
+        return paths
 
     def _cache_hint(self) -> str:
         return "" if self.images.cache else " (with `cache` set to a folder, later runs need not)"

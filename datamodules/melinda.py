@@ -7,13 +7,13 @@ from typing import Literal, get_args
 from datamodules.arguments import LoaderArguments, Unpack
 from datamodules.classification import ClassificationDataModule, ClassificationRecord
 from datamodules.files import read_table
+from datamodules.image_files import image_folder
 from datamodules.problems import Problems
 from datamodules.records import Split
+from datamodules.split_names import find_splits
 from umd.files import UserError
 
 Label = Literal["i_meth", "p_meth", "i_meth_label", "p_meth_label"]
-
-SPLIT_FILES: dict[Split, str] = {"train": "train.csv", "validation": "dev.csv", "test": "test.csv"}
 
 
 class MELINDA(ClassificationDataModule):
@@ -23,7 +23,8 @@ class MELINDA(ClassificationDataModule):
     the released run script, `p_meth_label`, and the specificities of Table 5 are too low for 15 classes or more.
 
     Args:
-        root: Folder with `melinda_images/`, train.csv, dev.csv and test.csv.
+        root: Folder with `melinda_images/` (or `images/`), train.csv, dev.csv and test.csv; the names of the splits as
+            `datamodules.split_names` takes them (validation.csv, val.csv, ...).
         label: Column to classify by: "i_meth" (85 classes in the published files), "p_meth" (45),
             "i_meth_label" (15) or "p_meth_label" (7).
         text_length: Most tokens of a caption.
@@ -53,16 +54,15 @@ class MELINDA(ClassificationDataModule):
         """Reads the split files that are there.
 
         Raises:
-            UserError: None of them is; or a file lacks a column, or is no CSV in UTF-8.
+            UserError: None of them is, or two of the same split; or a file lacks a column, or is no CSV in UTF-8.
         """
-        splits: dict[Split, list[ClassificationRecord]] = {
-            split: self._records(name, problems) for split, name in SPLIT_FILES.items() if (self.root / name).is_file()
-        }
-        if not splits:
+        files = find_splits(self.root, problems, ending=".csv")
+        if not files:
             raise self.nothing_found()
-        return splits
+        images = image_folder(self.root, "melinda_images", "images")
+        return {split: self._records(path.name, images, problems) for split, path in files.items()}
 
-    def _records(self, name: str, problems: Problems) -> list[ClassificationRecord]:
+    def _records(self, name: str, images: str, problems: Problems) -> list[ClassificationRecord]:
         """The rows of a file; their ids are "file:row", and the first row below the header is 1."""
         records = []
         table = read_table(self.root / name, ("figure_file", "caption", self.label))
@@ -73,5 +73,5 @@ class MELINDA(ClassificationDataModule):
             ]:
                 problems.add(f"row without {' and '.join(lacking)}, left out", where)
             else:
-                records.append(ClassificationRecord(where, f"melinda_images/{figure}", caption, label))
+                records.append(ClassificationRecord(where, f"{images}/{figure}", caption, label))
         return records

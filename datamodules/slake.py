@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from datamodules.arguments import Unpack
 from datamodules.files import read_rows
+from datamodules.image_files import image_folder
 from datamodules.problems import Problems
 from datamodules.questions import VQARecord, vqa_record
 from datamodules.records import Split
+from datamodules.row_ids import row_ids
+from datamodules.split_names import find_splits
 from datamodules.vqa import VQAArguments, VQADataModule
 from umd.files import UserError
-
-SPLIT_FILES: dict[Split, str] = {"train": "train.json", "validation": "validate.json", "test": "test.json"}
 
 
 class SLAKE(VQADataModule):
@@ -22,9 +23,10 @@ class SLAKE(VQADataModule):
     only asking for the test split is an error then.
 
     Args:
-        root: Folder with `imgs/`, train.json, validate.json and test.json.
+        root: Folder with `imgs/` (or `images/`), train.json, validate.json and test.json; the names of the splits as
+            `datamodules.split_names` takes them (validation.json, val.json, ...).
         languages: Values of `q_lang` to keep; None: English alone.
-        **vqa: As in `VQADataModule`; `validation_fraction` is only used where validate.json is missing.
+        **vqa: As in `VQADataModule`; `validation_fraction` is only used where there is no validation file.
 
     Raises:
         UserError: An argument is out of its range.
@@ -47,29 +49,27 @@ class SLAKE(VQADataModule):
         """Reads the split files that are there.
 
         Raises:
-            UserError: None of them is; or a file holds no question in these languages.
+            UserError: None of them is, or two of the same split; or a file holds no question in these languages.
         """
-        splits: dict[Split, list[VQARecord]] = {}
-        for split, name in SPLIT_FILES.items():
-            if (self.root / name).is_file():
-                splits[split] = self._records(name, problems)
-        if not splits:
+        files = find_splits(self.root, problems, ending=".json")
+        if not files:
             raise self.nothing_found()
-        return splits
+        images = image_folder(self.root, "imgs", "images")
+        return {split: self._records(path.name, images, problems) for split, path in files.items()}
 
-    def _records(self, name: str, problems: Problems) -> list[VQARecord]:
+    def _records(self, name: str, images: str, problems: Problems) -> list[VQARecord]:
         rows = read_rows(self.root / name, problems)
         kept: Sequence[VQARecord | None] = [
             vqa_record(
                 row,
                 problems,
                 where=name,
-                folder="imgs",
+                folder=images,
                 image_key="img_name",
-                sample_id=str(row.get("qid")),
+                sample_id=number,
                 type_key="content_type",
             )
-            for row in rows
+            for row, number in zip(rows, row_ids(rows), strict=True)
             if row.get("q_lang") in self.languages
         ]
         if not kept:
