@@ -6,7 +6,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 
@@ -47,10 +47,13 @@ class VQACollate(ImageTextCollate):
         )
 
 
+Protocol = Literal["clean", "paper", "hub", "disjoint"]
+
+
 class VQAArguments(LoaderArguments, total=False):
     """What every data set of questions takes, but `root`: see `VQADataModule`."""
 
-    protocol: Literal["clean", "paper"]
+    protocol: Protocol
     validation_fraction: float
     text_length: int
 
@@ -65,7 +68,7 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
 
     Args:
         root: Folder of the data set, in its published layout.
-        protocol: "clean" or "paper".
+        protocol: "clean" or "paper"; "hub" and "disjoint" are VQA-RAD's alone.
         validation_fraction: Share of the training images that are held out for validation where `clean`
             carves; 0: no validation split.
         text_length: Most tokens of a question, and of an answer.
@@ -75,17 +78,23 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         UserError: An argument is out of its range.
     """
 
+    protocols: ClassVar[tuple[Protocol, ...]] = ("clean", "paper")
+    """Those that the data set has."""
+
     def __init__(
         self,
         root: str,
         *,
-        protocol: Literal["clean", "paper"] = "clean",
+        protocol: Protocol = "clean",
         validation_fraction: float = 0.1,
         text_length: int = 32,
         **loader: Unpack[LoaderArguments],
     ) -> None:
-        if protocol not in ("clean", "paper"):
-            raise UserError(f"protocol must be 'clean' or 'paper', not '{protocol}'")
+        if protocol not in self.protocols:
+            others = " ('hub' and 'disjoint' are VQA-RAD's)" if protocol in get_args(Protocol) else ""
+            raise UserError(
+                f"{self.title}: protocol must be {' or '.join(map(repr, self.protocols))}, not '{protocol}'{others}"
+            )
         if not 0 <= validation_fraction < 1:
             raise UserError(f"validation_fraction must be in [0, 1), not {validation_fraction}")
         super().__init__(root, text_length=text_length, **loader)

@@ -2,45 +2,48 @@
 
 The usual trainset.json is the 1,797 training rows of the original file plus the framed form of *all* rows,
 test rows included, in the order of the original file; `qid` numbers them, together with the test rows, from
-1. A twin of a test question is a training row with the same image whose question equals, case and outer
-blanks aside, that test row's question, rephrased or framed form. The original file shows the twins; for
-trainset.json and testset.json `vqa_rad_twins.json` lists their ids, along with a digest of each row's image and
-question, so that the list is never applied to other rows than it speaks of.
+1. What a twin of a test question is, and how it is known: `datamodules.vqa_rad_twins`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 
 from datamodules.arguments import Unpack
 from datamodules.files import read_rows
+from datamodules.image_files import image_folder, without_ending
 from datamodules.problems import Problems
 from datamodules.questions import VQARecord, vqa_record
 from datamodules.records import Split
+from datamodules.row_ids import row_ids
+from datamodules.split_names import find_splits, split_of
 from datamodules.vqa import VQAArguments, VQADataModule
+from datamodules.vqa_rad_twins import Twins, is_null, listed_twins, twins_by_text
 from umd.files import UserError
 
 log = logging.getLogger(__name__)
 
 SINGLE_FILE = "VQA_RAD Dataset Public.json"
-TRAIN_FILE, TEST_FILE, VALIDATION_FILE = "trainset.json", "testset.json", "valset.json"
+TRAIN_FILE, TEST_FILE = "trainset.json", "testset.json"
+
+IMAGE_FOLDERS = ("images", "VQA_RAD Image Folder", "VQA_RAD_Image_Folder", "imgs")
+"""As the field calls it, as OSF publishes it, and as others do."""
+
+FRAMED = "frame"
+"""The `phrase_type` of a training row that is the framed form of another row."""
+
+Rows = list[dict[str, Any]]
 
 
-def is_null(value: object) -> bool:
-    """Whether a field of the original file says that there is nothing."""
-    return value is None or str(value).strip() in ("", "NULL")
-
-
-def number_rows(rows: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def number_rows(rows: Iterable[Mapping[str, Any]]) -> tuple[Rows, Rows]:
     """The field's training and test rows (with their `qid`), from the rows of the original file."""
-    train: list[dict[str, Any]] = []
-    test: list[dict[str, Any]] = []
+    train: Rows = []
+    test: Rows = []
     number = 0
     for row in rows:
         number += 1
@@ -48,45 +51,28 @@ def number_rows(rows: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]]
         (test if is_test else train).append({**row, "qid": number})
         if not is_null(row.get("question_frame")):
             number += 1
-            train.append({**row, "qid": number, "question": row["question_frame"]})
+            train.append({**row, "qid": number, "question": row["question_frame"], "phrase_type": FRAMED})
     return train, test
 
 
-def find_twins(train: Iterable[Mapping[str, Any]], test: Iterable[Mapping[str, Any]]) -> tuple[set[int], set[int]]:
-    """The ids of the training rows that are twins of a test question, and of the test rows that have one."""
-
-    def key(row: Mapping[str, Any], form: str) -> tuple[str, str]:
-        return str(row.get("image_name")), str(row[form]).strip().lower()
-
-    forms: dict[tuple[str, str], set[int]] = {}
-    for row in test:
-        for form in ("question", "question_rephrase", "question_frame"):
-            if not is_null(row.get(form)):
-                forms.setdefault(key(row, form), set()).add(row["qid"])
-    found = {
-        row["qid"]: forms[key(row, "question")]
-        for row in train
-        if not is_null(row.get("question")) and key(row, "question") in forms
-    }
-    return set(found), set().union(*found.values())
+def with_ids(rows: Sequence[Mapping[str, Any]]) -> Rows:
+    """The rows, each with its id as `qid`."""
+    return [{**row, "qid": number} for row, number in zip(rows, row_ids(rows), strict=True)]
 
 
-def question_digest(row: Mapping[str, Any]) -> str:
-    """The beginning of the SHA-256 of a row's image and question, outer blanks and case aside."""
-    line = "\t".join(str(row.get(key)).strip().lower() for key in ("image_name", "question"))
-    return hashlib.sha256(line.encode(errors="surrogatepass")).hexdigest()[:8]
+def in_order(rows: Iterable[dict[str, Any]]) -> Rows:
+    """Rows with ids in the order of their numbers; those whose id is no number come last, in the order of the file."""
+
+    def place(row: Mapping[str, Any]) -> tuple[bool, int, str]:
+        digits = row["qid"].lstrip("0") if row["qid"].isascii() and row["qid"].isdecimal() else None
+        return digits is None, len(digits or ""), digits or ""
+
+    return sorted(rows, key=place)
 
 
-def with_numbers(rows: Iterable[Mapping[str, Any]], where: str, problems: Problems) -> list[dict[str, Any]]:
-    """The rows in the order of their `qid`, which becomes a number; those without one are left out."""
-    numbered = []
-    for place, row in enumerate(rows):
-        qid = str(row.get("qid")).strip()
-        if qid.isascii() and qid.isdecimal():
-            numbered.append({**row, "qid": int(qid)})
-        else:
-            problems.add("row without a number (qid), left out", f"{where}: row {place + 1}")
-    return sorted(numbered, key=lambda row: int(row["qid"]))
+def split_of_file(stem: str) -> Split | None:
+    """The split that "trainset", "test", "valset" and the like stand for."""
+    return split_of(stem.lower().removesuffix("set").rstrip("_- "))
 
 
 class VQARAD(VQADataModule):
@@ -94,12 +80,17 @@ class VQARAD(VQADataModule):
 
     Under `clean` the 292 training rows that reword a test question are dropped; valset.json, a copy of the
     test split where it is found, is not read. Under `paper` validation is valset.json or, without it, the
-    test split.
+    test split. Two further protocols are as `clean` but for their training rows: `hub`, the 1,793 of the Hugging
+    Face copy (no framed forms, no row twice, none that equals a test row), so that figures on it can be compared;
+    `disjoint`, the 1,152 of `clean` on images that the test split does not hold.
+
+    Files of the second form that are not the published ones are one's own data: their twins are found by their
+    text, and their validation file is read under each protocol, unless it is a copy of their test split.
 
     Args:
-        root: Folder with `images/` and the annotations.
-        annotations: "single" (the original file), "split" (trainset.json and testset.json), or "auto": the
-            original file where it is present. Both give the same rows.
+        root: Folder with `images/` (or `VQA_RAD Image Folder/`) and the annotations.
+        annotations: "single" (the original file), "split" (trainset.json and testset.json, or train.json, test.json
+            and the like), or "auto": the original file where it is present. Both give the same rows.
         **vqa: As in `VQADataModule`.
 
     Raises:
@@ -108,6 +99,7 @@ class VQARAD(VQADataModule):
 
     title = "VQA-RAD"
     layout = f"images/ and '{SINGLE_FILE}', or images/, {TRAIN_FILE} and {TEST_FILE}"
+    protocols = ("clean", "paper", "hub", "disjoint")
 
     def __init__(
         self,
@@ -120,13 +112,15 @@ class VQARAD(VQADataModule):
             raise UserError(f"annotations must be 'auto', 'single' or 'split', not '{annotations}'")
         super().__init__(root, **vqa)
         self.annotations = annotations
+        self._twins_found = ""
+        self._left_out = ""
 
     def read_published(self, problems: Problems) -> dict[Split, list[VQARecord]]:
         """Reads the annotations, in the order of the original file whichever form is read.
 
         Raises:
-            UserError: Neither form is there, or not the one asked for; or a file of the split form holds
-                questions that are none of the published ones.
+            UserError: Neither form is there, or not the one asked for; two files stand for one split; or the
+                protocol is `hub` and the files are not the published ones, or do not say which rows are framed.
         """
         single = self.root / SINGLE_FILE
         if self.annotations == "single" or (self.annotations == "auto" and single.is_file()):
@@ -135,64 +129,114 @@ class VQARAD(VQADataModule):
             if self.annotations == "auto" and (self.root / TRAIN_FILE).is_file():
                 log.info("%s: read from '%s', not from the %s beside it", self.title, SINGLE_FILE, TRAIN_FILE)
             train, test = number_rows(read_rows(single, problems))
-            train_twins, test_twins = find_twins(train, test)
-            names: dict[Split, str] = {"train": SINGLE_FILE, "test": SINGLE_FILE}
+            twins = twins_by_text(train, test)
+            files: dict[Split, Path] = {"train": single, "test": single}
+            files |= find_splits(self.root, None, ending=".json", named=_validation_alone)
         else:
-            if not all((self.root / name).is_file() for name in (TRAIN_FILE, TEST_FILE)):
+            files = find_splits(self.root, problems, ending=".json", named=split_of_file)
+            if not {"train", "test"} <= files.keys():
                 raise self.nothing_found()
-            train, test = (
-                with_numbers(read_rows(self.root / name, problems), name, problems) for name in (TRAIN_FILE, TEST_FILE)
-            )
-            train_twins, test_twins = self._listed_twins(train, test)
-            names = {"train": TRAIN_FILE, "test": TEST_FILE}
+            train, test = (in_order(with_ids(read_rows(path, problems))) for path in (files["train"], files["test"]))
+            twins = listed_twins(train, test)
+        self._twins_found = twins.found
+        images = image_folder(self.root, *IMAGE_FOLDERS)
+        chosen = self._chosen(train, test, twins, files["train"])
         splits: dict[Split, list[VQARecord]] = {
-            "train": self._records(train, train_twins, names["train"], problems),
-            "test": self._records(test, test_twins, names["test"], problems),
+            "train": _records(
+                [row for row, keep in zip(train, chosen, strict=True) if keep],
+                [twin for twin, keep in zip(twins.train, chosen, strict=True) if keep],
+                images,
+                files["train"],
+                problems,
+            ),
+            "test": _records(test, twins.test, images, files["test"], problems),
         }
-        validation = self.root / VALIDATION_FILE
-        if self.protocol == "paper" and validation.is_file():
-            rows = self._records(read_rows(validation, problems), set(), VALIDATION_FILE, problems)
-            twins = {(record.image, record.question) for record in splits["test"] if record.has_twin}
-            splits["validation"] = [
-                replace(record, has_twin=(record.image, record.question) in twins) for record in rows
-            ]
+        if "validation" in files:
+            self._add_validation(splits, images, files["validation"], twins.published, problems)
         return splits
 
-    def _records(
-        self, rows: Iterable[Mapping[str, Any]], twins: set[int], where: str, problems: Problems
-    ) -> list[VQARecord]:
-        records = []
-        for row in rows:
-            record = vqa_record(
-                row,
-                problems,
-                where=where,
-                folder="images",
-                image_key="image_name",
-                sample_id=str(row.get("qid")),
-            )
-            if record is not None:
-                records.append(replace(record, has_twin=bool(twins) and row["qid"] in twins))
-        return records
+    @property
+    def description(self) -> dict[str, str]:
+        """As in `VQADataModule`, with what the protocol leaves out, and how twins were found in files of one's own."""
+        description = super().description
+        if self._left_out:
+            description["left out of train"] = self._left_out
+        if self._twins_found:
+            description["twins"] = self._twins_found
+        return description
 
-    def _listed_twins(self, train: list[dict[str, Any]], test: list[dict[str, Any]]) -> tuple[set[int], set[int]]:
-        """The shipped lists of twins, after a check that they speak of these rows."""
-        listed = json.loads(resources.files("datamodules").joinpath("vqa_rad_twins.json").read_text())
-        for name, rows, digests in (
-            (TRAIN_FILE, train, listed["train"]["rows"]),
-            (TEST_FILE, test, listed["test"]["rows"]),
-        ):
-            other = [
-                row["qid"]
-                for row in rows
-                if not (is_null(row.get("image_name")) or is_null(row.get("question")))
-                and digests.get(str(row["qid"])) != question_digest(row)
-            ]
-            if other:
-                shown = ", ".join(map(str, other[:5])) + (", ..." if len(other) > 5 else "")
+    def _chosen(self, train: Rows, test: Rows, twins: Twins, file: Path) -> list[bool]:
+        """Whether a training row is one of the protocol's."""
+        if self.protocol == "hub":
+            if not twins.published or any("phrase_type" not in row for row in train):
+                lacks = "is not the published one" if not twins.published else "does not say (phrase_type)"
                 raise UserError(
-                    f"{self.root / name}: {len(other)} of {len(rows)} rows have another image or question than the "
-                    f"published row of that number (qid {shown}), so nothing says whether they reword a test "
-                    f"question. Leave them out, or put the original '{SINGLE_FILE}' there, which shows it"
+                    f"protocol hub leaves out the framed forms among the published training rows: {file} {lacks}; "
+                    f"put the published files there, or take another protocol"
                 )
-        return set(listed["train"]["twins"]), set(listed["test"]["twins"])
+            reasons = hub_reasons(train, test)
+            counts = Counter(filter(None, reasons))
+            self._left_out = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
+            return [not reason for reason in reasons]
+        if self.protocol == "disjoint":
+            tested = {without_ending(str(row.get("image_name"))) for row in test}
+            chosen = [without_ending(str(row.get("image_name"))) not in tested for row in train]
+            self._left_out = f"{chosen.count(False):,} on images of the test split"
+            return chosen
+        return [True] * len(train)
+
+    def _add_validation(
+        self, splits: dict[Split, list[VQARecord]], images: str, file: Path, published: bool, problems: Problems
+    ) -> None:
+        """Adds the split of the validation file, where the protocol and the file's rows allow it."""
+        if self.protocol != "paper" and published:
+            problems.add(f"not read under protocol {self.protocol}, which holds out training images", file.name)
+            return
+        rows = with_ids(read_rows(file, problems))
+        records = _records(rows, [False] * len(rows), images, file, problems)
+        tested = {(record.image, record.question): record.has_twin for record in splits["test"]}
+        if self.protocol != "paper" and all((record.image, record.question) in tested for record in records):
+            problems.add(f"not read under protocol {self.protocol}: all its questions are test questions", file.name)
+            return
+        splits["validation"] = [
+            replace(record, has_twin=tested.get((record.image, record.question), False)) for record in records
+        ]
+
+
+def hub_reasons(train: Sequence[Mapping[str, Any]], test: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Why each training row is not in the Hugging Face copy; "" for those that are."""
+
+    def key(row: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(str(row.get(name)).strip() for name in ("image_name", "question", "answer"))
+
+    tested, seen = {key(row) for row in test}, set()
+    reasons = []
+    for row in train:
+        if str(row.get("phrase_type")).strip() == FRAMED:
+            reasons.append("framed")
+        elif key(row) in seen:
+            reasons.append("repeated")
+        elif key(row) in tested:
+            reasons.append("equal to a test row")
+        else:
+            reasons.append("")
+            seen.add(key(row))
+    return reasons
+
+
+def _validation_alone(stem: str) -> Split | None:
+    split = split_of_file(stem)
+    return split if split == "validation" else None
+
+
+def _records(
+    rows: Sequence[Mapping[str, Any]], twins: Sequence[bool], images: str, file: Path, problems: Problems
+) -> list[VQARecord]:
+    records = []
+    for row, twin in zip(rows, twins, strict=True):
+        record = vqa_record(
+            row, problems, where=file.name, folder=images, image_key="image_name", sample_id=str(row["qid"])
+        )
+        if record is not None:
+            records.append(replace(record, has_twin=twin))
+    return records

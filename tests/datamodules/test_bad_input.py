@@ -14,7 +14,8 @@ from PIL import Image
 
 from datamodules import MELINDA, SLAKE, VQARAD, ImageTextDataModule, RadiologyCaptions, VQADataModule, VQAMed2019
 from datamodules.problems import Problems
-from datamodules.vqa_rad import SINGLE_FILE, TEST_FILE, TRAIN_FILE, question_digest
+from datamodules.vqa_rad import SINGLE_FILE, TEST_FILE, TRAIN_FILE
+from datamodules.vqa_rad_twins import question_digest
 from umd.files import UserError
 
 VQA_RAD_ROW = {
@@ -203,14 +204,15 @@ def test_lines_in_another_encoding_are_told(tmp_path: Path) -> None:
 
 
 def test_question_ids_written_as_text_hide_no_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [{**VQA_RAD_ROW, "qid": str(qid), "question": "which side?", "answer": "left"} for qid in (1, 2, 3)]
+    asked = {"1": "which organ?", "2": "which side?", "3": "the left side?"}
+    rows = [{**VQA_RAD_ROW, "qid": qid, "question": question, "answer": "left"} for qid, question in asked.items()]
     listed = {
         part: {"rows": {row["qid"]: question_digest(row) for row in chosen}, "twins": twins}
         for part, chosen, twins in (("train", rows[:2], [2]), ("test", rows[2:], [3]))
     }
     (tmp_path / "list").mkdir()
     (tmp_path / "list" / "vqa_rad_twins.json").write_text(json.dumps(listed))
-    monkeypatch.setattr("datamodules.vqa_rad.resources.files", lambda package: tmp_path / "list")
+    monkeypatch.setattr("datamodules.vqa_rad_twins.resources.files", lambda package: tmp_path / "list")
     (tmp_path / TRAIN_FILE).write_text(json.dumps(rows[:2]))
     (tmp_path / TEST_FILE).write_text(json.dumps(rows[2:]))
     splits = VQARAD(str(tmp_path), protocol="clean", validation_fraction=0).read(Problems("VQA-RAD"))

@@ -15,8 +15,8 @@ from umd.protocols import UNKNOWN, HasDescription, Training
 LINEAGE_KEY: Final = "lineage"
 """Where a checkpoint's settings hold its `Training`s, the last one first."""
 
-_LOOSER: Final = ("clean", "paper")
-"""Each protocol trains on all that those before it do, and on more of what the test asks."""
+_LOOSER: Final = ("disjoint", "hub", "clean", "paper")
+"""Each protocol sees more of the test than those before it: its images, more questions about them, then its twins."""
 
 # Settings that say where, from what, and how it looks, or what chance decides: not what is trained.
 _APART: Final = (

@@ -33,8 +33,10 @@ PAPER = training("VQA-RAD", "paper", train="3064", validation="451")
 CAPTIONS = training("ROCO", None, "umd.MRPretrain")
 
 
-def test_paper_sees_more_than_clean_and_what_is_not_known_is_no_subset() -> None:
-    assert sees_more("paper", "clean") and not sees_more("clean", "paper") and not sees_more("clean", "clean")
+def test_paper_sees_most_disjoint_least_and_what_is_not_known_is_no_subset() -> None:
+    order = ["disjoint", "hub", "clean", "paper"]
+    pairs = [(earlier, now) for earlier in order for now in order]
+    assert [sees_more(*pair) for pair in pairs] == [order.index(one) > order.index(other) for one, other in pairs]
     assert sees_more("mine", "clean") and sees_more("clean", "mine") and not sees_more("mine", "mine")
 
 

@@ -1,0 +1,100 @@
+"""Twins of VQA-RAD's test questions: shown by the original file, listed for the field's two, found by text in others.
+
+A twin of a test question is a training row with the same image whose question equals, case and outer blanks aside, that
+test row's question, rephrased or framed form. trainset.json and testset.json lack the other forms, so
+`vqa_rad_twins.json` lists them, along with a digest of each row's image and question, so that the list is never applied
+to other rows than it speaks of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from operator import or_
+from pathlib import PurePosixPath
+from typing import Any
+
+from datamodules.image_files import without_ending
+
+Row = Mapping[str, Any]
+
+FORMS = ("question", "question_rephrase", "question_frame")
+
+
+@dataclass(frozen=True, slots=True)
+class Twins:
+    """Which rows are twins.
+
+    Attributes:
+        train: For each training row, whether it is a twin of a test question.
+        test: For each test row, whether it has one.
+        published: Whether all rows are published ones.
+        found: How twins were found where that is less sure than for the published files, for tables; else "".
+    """
+
+    train: list[bool]
+    test: list[bool]
+    published: bool = True
+    found: str = ""
+
+
+def is_null(value: object) -> bool:
+    """Whether a field of the original file says that there is nothing."""
+    return value is None or str(value).strip() in ("", "NULL")
+
+
+def twins_by_text(train: Sequence[Row], test: Sequence[Row]) -> Twins:
+    """The twins among rows by their definition, with the forms of the test questions that the rows hold."""
+
+    def keys(row: Row, forms: Iterable[str]) -> set[tuple[str, str]]:
+        image = without_ending(str(row.get("image_name")).strip())
+        return {(image, str(row[form]).strip().lower()) for form in forms if not is_null(row.get(form))}
+
+    own = [keys(row, FORMS[:1]) for row in train]
+    asked = [keys(row, FORMS) for row in test]
+    both = set().union(*own) & set().union(*asked)
+    return Twins([bool(row & both) for row in own], [bool(row & both) for row in asked])
+
+
+def listed_twins(train: Sequence[Row], test: Sequence[Row]) -> Twins:
+    """The twins among rows of the field's two files: those listed for published rows, by their text among others."""
+    listed = json.loads(resources.files("datamodules").joinpath("vqa_rad_twins.json").read_text())
+    marks = [_marks(listed[part], rows) for part, rows in (("train", train), ("test", test))]
+    others = sum(mark is None for part in marks for mark in part)
+    known_train, known_test = ([bool(mark) for mark in part] for part in marks)
+    if not others:
+        return Twins(known_train, known_test)
+    text = twins_by_text(train, test)
+    if not (any(known_train) and any(known_test)):
+        return Twins(text.train, text.test, False, "found by text alone, these are not the published files")
+    return Twins(
+        list(map(or_, known_train, text.train)),
+        list(map(or_, known_test, text.test)),
+        False,
+        f"as published, and by text for the {others:,} rows that are not the published ones",
+    )
+
+
+def _marks(listed: Mapping[str, Any], rows: Sequence[Row]) -> list[bool | None]:
+    """For each row, whether it is a twin, or has one, by the list; None where the list does not have it."""
+    digests: Mapping[str, str] = listed["rows"]
+    known, twins = set(digests.values()), {digests[str(number)] for number in listed["twins"]}
+    marks: list[bool | None] = []
+    for row in rows:
+        digest = question_digest(row)
+        unused = is_null(row.get("image_name")) or is_null(row.get("question"))
+        marks.append(digest in twins if digest in known else False if unused else None)
+    return marks
+
+
+def question_digest(row: Row) -> str:
+    """The beginning of the SHA-256 of a row's image and question, outer blanks and case aside.
+
+    The image counts as published, `synpic1.jpg`, whatever its folder and its ending are in a copy.
+    """
+    image = without_ending(PurePosixPath(str(row.get("image_name")).strip()).name)
+    line = f"{image}.jpg\t{str(row.get('question')).strip()}".lower()
+    return hashlib.sha256(line.encode(errors="surrogatepass")).hexdigest()[:8]
