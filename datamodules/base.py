@@ -182,6 +182,14 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         self._looked_at[split] = looked_at
         return usable
 
+    def image_files(self, split: Split) -> dict[str, ImageFile]:
+        """The file of each image that the rows of a split name, whether or not it can be read; none without the split.
+
+        An image whose name leads outside the data set has no file.
+        """
+        names = dict.fromkeys(record.image for record in self._read().get(split, ()))
+        return {name: self.locate(name) for name in names if is_inside(name)}
+
     def left_out(self, split: Split) -> int:
         """The number of rows of a split that were left out because their image cannot be used."""
         usable = self.records(split)

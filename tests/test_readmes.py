@@ -36,6 +36,7 @@ IN_A_ROOM = re.compile(rf"(?<![\w./-])(?:{'|'.join(ROOMS)})/[\w.*{{}},/-]*")
 ELSEWHERE = (
     *("runs", "results", "checkpoints", ".venv", "shared", ".."),
     *("vqa_rad", "slake", "vqa_med_2019", "roco", "medicat", "melinda", "images", "imgs", "figures", "melinda_images"),
+    *("medpix", "rocov2", "splitted_dataset"),
     *("train", "validation", "test", "coordination", "perturbation", "timm"),
 )
 TOOLS = {"compare": "umd.commands.compare", "convert": "umd.released.convert", "reproduce": "umd.reproduce.command"}
@@ -147,7 +148,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, cli: train.UMDCLI) -> Path:
     for block in blocks():
         if block.file:
             (folder / block.file).write_text(block.body, encoding="utf-8")
-    for dataset in ("vqa_rad", "slake", "vqa_med_2019", "roco", "melinda"):
+    for dataset in ("vqa_rad", "slake", "vqa_med_2019", "roco", "melinda", "medpix", "rocov2"):
         (folder / "DATA" / dataset).mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -16,6 +16,7 @@ from PIL import Image
 from datamodules.phantom.images import render
 from datamodules.phantom.layouts import Splits, write_melinda, write_roco, write_slake, write_vqa_rad
 from datamodules.phantom.studies import draw_splits
+from tests.datamodules.samples import medpix_line, write_medpix, write_rocov2
 from umd.commands.train import run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -92,6 +93,12 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_vqa_med_2019(three, root / "vqa_med_2019")
     # Enough that fifteen negatives differ from a pair's own.
     write_roco(draw_splits({"train": 40, "validation": 4, "test": 4}, seed=0), root / "roco", seed=0)
+    lines = [medpix_line(number, f"Finding number {number}.") for number in range(28)]
+    rows = [(f"ROCOv2_2023_{number}", f"Finding number {number}.") for number in range(28)]
+    for name in ("medpix", "medpix_retrieval"):
+        write_medpix(root / name, {"train": lines[:20], "dev": lines[20:24], "test": lines[24:]})
+    for name in ("rocov2", "rocov2_retrieval"):
+        write_rocov2(root / name, {"train": rows[:20], "valid": rows[20:24], "test": rows[24:]})
     return root
 
 

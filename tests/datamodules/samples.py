@@ -1,11 +1,14 @@
-"""A tiny data set in VQA-RAD's original layout, written where a test asks for it."""
+"""Tiny data sets in published layouts, written where a test asks for them."""
 
 from __future__ import annotations
 
+import csv
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from datamodules.vqa_rad import SINGLE_FILE
@@ -35,4 +38,40 @@ def write_vqa(root: Path, images: int = 6, rows: list[dict[str, Any]] | None = N
     test = {"phrase_type": "test_freeform", "question_frame": "Is a lesion seen?"}
     content.append(row(99, "0.png", "Do you see a lesion?", "no", **test))
     (root / SINGLE_FILE).write_text(json.dumps(content + (rows or [])))
+    return root
+
+
+def picture(path: Path, seed: int, side: int = 48) -> None:
+    """A smooth picture, unlike that of any other seed: eight by eight grey values, enlarged."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(seed).integers(0, 256, (8, 8), dtype=np.uint8)
+    Image.fromarray(values).resize((side, side), Image.Resampling.BICUBIC).save(path)
+
+
+def write_medpix(root: Path, splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> Path:
+    """The lines of each split, by its name in MedPix's files, and a picture for each `image` among them."""
+    (root / "splitted_dataset").mkdir(parents=True)
+    for name, lines in splits.items():
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (root / "splitted_dataset" / f"descriptions_{name}.jsonl").write_text(text)
+        for line in lines:
+            if line.get("image"):
+                picture(root / "images" / f"{line['image']}.png", int(str(line["image"]).rpartition("synpic")[2]))
+    return root
+
+
+def medpix_line(number: int, caption: object, **more: object) -> dict[str, Any]:
+    """A line for image `number`."""
+    described = {"Caption": caption, "Plane": "Axial", "Modality": "CT w/contrast (IV)"}
+    return {"image": f"MPX1_synpic{number}", "Description": described, "Location": "Brain and Neuro", **more}
+
+
+def write_rocov2(root: Path, splits: Mapping[str, Sequence[tuple[str, str]]]) -> Path:
+    """The ids and captions of each split, by its name in ROCOv2's files, with a picture for each."""
+    for seed, (name, rows) in enumerate(splits.items()):
+        (root / name).mkdir(parents=True)
+        with (root / f"{name}_captions.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("ID", "Caption"), *rows])
+        for number, (image, _) in enumerate(rows):
+            picture(root / name / f"{image}.jpg", 1000 * seed + number)
     return root

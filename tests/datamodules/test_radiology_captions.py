@@ -90,7 +90,7 @@ def test_broken_lines_and_missing_images_are_one_warning(tmp_path: Path) -> None
 
 
 def test_captions_need_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="give root, roco_root or medicat_root"):
+    with pytest.raises(ValueError, match="give root, roco_root, medicat_root, rocov2_root or medpix_root"):
         RadiologyCaptions()
     with pytest.raises(UserError, match=r"looked in .* for roco/"):
         RadiologyCaptions(str(tmp_path)).setup("fit")

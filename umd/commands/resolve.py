@@ -25,7 +25,14 @@ def find_data_from_anywhere(data: Any) -> None:  # noqa: ANN401
     """Make the folders of a data module absolute, so that its checkpoints find them from another working directory."""
     for name, value in data.init_args.items():
         if value is not None and (name in ("root", "cache") or name.endswith("_root")):
-            data.init_args[name] = str(Path(value).expanduser().absolute())
+            data.init_args[name] = _absolute(value)
+        elif name == "exclude_images_of" and value:
+            parts = [given.partition("=") for given in value]
+            data.init_args[name] = [f"{kind}={_absolute(folder)}" if equals else kind for kind, equals, folder in parts]
+
+
+def _absolute(folder: str) -> str:
+    return str(Path(folder).expanduser().absolute())
 
 
 def write_into_run_folder(loggers: Any, folder: Path) -> None:  # noqa: ANN401

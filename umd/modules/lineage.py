@@ -24,6 +24,9 @@ _APART: Final = (
     *("enable_progress_bar", "enable_model_summary", "enable_checkpointing", "log_every_n_steps", "dirpath"),
 )
 
+_NAMED_WITH_FOLDERS: Final = "exclude_images_of"
+"""Data sets as CLASS=FOLDER, of which the class alone counts."""
+
 
 def sees_more(earlier: str, now: str) -> bool:
     """Whether a training under one protocol may have seen what another one's must not; so where one is not known."""
@@ -148,14 +151,14 @@ def heading(lineage: Sequence[Training], tested: Mapping[str, str]) -> tuple[str
     data, protocol = facts.pop("data", None), facts.pop("protocol", None)
     title = data or "unnamed data"
     own = lineage[0] if lineage else None
-    contrasted = _contrasted(lineage[1:])
+    behind = _told_of(lineage[1:])
     trained = protocol_on(lineage, data) if lineage else UNKNOWN
     elsewhere = own is not None and None not in (own["data"], data) and own["data"] != data
     if elsewhere and own is not None:
         title += f", trained on {own['data']}" + (f" under {own['protocol']}" if own["protocol"] else "")
     if protocol is not None:
         if trained == protocol and not elsewhere:
-            return f"{title}, protocol {protocol}", _notes(own["facts"] if own else {}, facts) + contrasted
+            return f"{title}, protocol {protocol}", _notes(own["facts"] if own else {}, facts) + behind
         if trained == UNKNOWN:
             title += ", training protocol unknown"
         elif trained is not None:
@@ -164,15 +167,16 @@ def heading(lineage: Sequence[Training], tested: Mapping[str, str]) -> tuple[str
         # What the data leaves out under this protocol was not left out of the training.
         facts = {name: value for name, value in facts.items() if name.startswith("test")}
     of_training = own["facts"] if own is not None and not elsewhere else {}
-    return title, _notes(of_training, facts) + contrasted
+    return title, _notes(of_training, facts) + behind
 
 
-def _contrasted(behind: Sequence[Training]) -> list[str]:
-    """With how many negatives earlier trainings contrasted their pairs, where they did."""
+def _told_of(behind: Sequence[Training]) -> list[str]:
+    """What a reader must know of earlier trainings: with how many negatives they contrasted, what they left out."""
     return [
-        f"negatives of {training['stage']}: {training['facts']['negatives']}"
+        f"{fact} of {training['stage']}: {training['facts'][fact]}"
         for training in behind
-        if "negatives" in training["facts"]
+        for fact in ("negatives", "left out")
+        if fact in training["facts"]
     ]
 
 
@@ -183,6 +187,8 @@ def _notes(of_training: Mapping[str, str], of_test: Mapping[str, str]) -> list[s
 
 def _without_chance(settings: Any) -> Any:  # noqa: ANN401 - nested plain values
     if isinstance(settings, Mapping):
+        if named := settings.get(_NAMED_WITH_FOLDERS):
+            settings = {**settings, _NAMED_WITH_FOLDERS: [str(one).partition("=")[0] for one in named]}
         return {
             key: _without_chance(value)
             for key, value in settings.items()

@@ -149,7 +149,11 @@ def _classes(settings: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:  # noqa:
     """Each class that is named, with its arguments."""
     if isinstance(settings, Mapping):
         if "class_path" in settings:
-            yield str(settings["class_path"]), settings.get("init_args") or {}
+            arguments = settings.get("init_args") or {}
+            yield str(settings["class_path"]), arguments
+            for given in arguments.get("exclude_images_of") or ():  # CLASS=FOLDER, the project's own without a module
+                name = str(given).partition("=")[0]
+                yield name if "." in name else f"datamodules.{name}", {}
         settings = list(settings.values())
     if isinstance(settings, list):
         for value in settings:

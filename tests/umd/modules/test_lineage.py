@@ -59,6 +59,14 @@ def test_a_test_says_how_many_negatives_a_contrastive_pre_training_had() -> None
         assert notes[-1] == "negatives of umd.MRPretrain: 31 for each pair"
 
 
+def test_a_test_says_whose_images_an_earlier_training_left_out() -> None:
+    without = training("MedPix", None, "umd.MRPretrain", **{"left out": "13 images of VQA-RAD (validation, test)"})
+    for lineage in ([CLEAN, without], [PAPER, CAPTIONS, without], [CLEAN, training("SLAKE", "clean"), without]):
+        _, notes = heading(lineage, TESTED)
+        assert notes[-1] == "left out of umd.MRPretrain: 13 images of VQA-RAD (validation, test)"
+    assert not [note for note in heading([CLEAN, CAPTIONS], TESTED)[1] if note.startswith("left out")]
+
+
 @pytest.mark.parametrize(
     ("lineage", "title"),
     [
@@ -136,6 +144,12 @@ def test_the_settings_digest_is_of_all_but_chance_and_place() -> None:
     assert noted(CLEAN, settings(lr=2e-5))["settings"] != same["settings"]
     assert noted(CLEAN, settings(protocol="paper"))["settings"] != same["settings"]
     assert noted(PAPER, settings())["settings"] != same["settings"]
+    without = noted(CLEAN, settings(exclude_images_of=["VQARAD=/data/vqa_rad"]))["settings"]
+    assert without == noted(CLEAN, settings(exclude_images_of=["VQARAD=/elsewhere"]))["settings"]
+    assert without not in (
+        same["settings"],
+        noted(CLEAN, settings(exclude_images_of=["SLAKE=/data/slake"]))["settings"],
+    )
 
 
 def test_a_checkpoint_of_the_past_says_what_it_can(tmp_path: Path) -> None:
