@@ -15,13 +15,14 @@ import datamodules  # noqa: F401 - makes the short class names known to the pars
 from datamodules.base import ImageTextDataModule
 from datamodules.summary import as_csv, shown
 from umd.commands.configs import is_inline, with_found_configs
+from umd.commands.leaks import SHARED_FILE, compare
 from umd.commands.messages import show_messages
 from umd.commands.parser_errors import parser_for
 from umd.files import UserError, write_whole, writing
 
 SUMMARY_FILE = "summary.json"
 
-_USAGE = "umd data --config FILE [--config FILE ...] [--data.KEY VALUE ...] [--out FOLDER]"
+_USAGE = "umd data --config FILE [--config FILE ...] [--data.KEY VALUE ...] [--against ...] [--out FOLDER]"
 _NAMES_DATA = {"--config", "--data", "--data.class_path", "--data.help", "--help", "-h"}
 _DESCRIPTION = "Show what a data set holds. Configs may be those of a training: only their part 'data' is used."
 
@@ -29,9 +30,10 @@ _DESCRIPTION = "Show what a data set holds. Configs may be those of a training: 
 def main(arguments: list[str]) -> None:
     """Print the tables; with --out write the same facts, and a row for each test question, to files."""
     show_messages()
-    data, out = parse(arguments)
+    data, out, against = parse(arguments)
     data.prepare_data()
     summary = data.summary()
+    compared = compare(data, against)
     facts = {
         "class": f"{type(data).__module__.split('.')[0]}.{type(data).__name__}",
         "root": str(data.root.absolute()),
@@ -40,21 +42,29 @@ def main(arguments: list[str]) -> None:
         "test_file": summary.test_file,
         **summary.facts,
     }
+    if compared:
+        facts["shared_images"] = [one.facts() for one in compared]
+    written = [SUMMARY_FILE, *([summary.test_file] if summary.test_file else [])]
     if out is not None:
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
         if summary.test_file is not None:
             write_whole(out / summary.test_file, as_csv(summary.test_rows))
+        if rows := [row for one in compared for row in one.rows()]:
+            write_whole(out / SHARED_FILE, as_csv(rows))
+            written.append(SHARED_FILE)
         write_whole(out / SUMMARY_FILE, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     console = Console()
     for table in shown(summary, data.description):
         console.print(table)
+    for table in (table for one in compared for table in one.shown(data.title)):
+        console.print(table)
     if out is not None:
-        console.print(f"written to {out}: {', '.join(name for name in (SUMMARY_FILE, summary.test_file) if name)}")
+        console.print(f"written to {out}: {', '.join(written)}")
 
 
-def parse(arguments: list[str]) -> tuple[ImageTextDataModule[Any], Path | None]:
-    """The data module that configs and options describe, and the folder to write to.
+def parse(arguments: list[str]) -> tuple[ImageTextDataModule[Any], Path | None, list[str]]:
+    """The data module that configs and options describe, the folder to write to, and the data sets to compare with.
 
     Raises:
         UserError: A config is not there; or a config is no YAML, or nothing says which data module.
@@ -62,13 +72,20 @@ def parse(arguments: list[str]) -> tuple[ImageTextDataModule[Any], Path | None]:
     parser = parser_for("data")(prog="umd data", usage=_USAGE, description=_DESCRIPTION)
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="file with a part 'data'; later ones win")
     parser.add_lightning_class_args(ImageTextDataModule, "data", subclass_mode=True)
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        metavar="CLASS=FOLDER",
+        default=[],
+        help="other data sets, such as VQARAD=FOLDER: report the images that are in both",
+    )
     parser.add_argument("--out", help=f"folder for {SUMMARY_FILE} and a CSV with one row a test question")
     kept = _data_alone(arguments)
     if not _NAMES_DATA.intersection(argument.partition("=")[0] for argument in kept):
         raise UserError("which data set? Give a --config with a part 'data', or --data CLASS, such as PhantomVQA")
     given = parser.parse_args(kept)
     data: ImageTextDataModule[Any] = parser.instantiate(given).data
-    return data, Path(given.out).expanduser() if given.out is not None else None
+    return data, Path(given.out).expanduser() if given.out is not None else None, given.against
 
 
 def _data_alone(arguments: Sequence[str]) -> list[str]:

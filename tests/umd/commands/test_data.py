@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from datamodules.answers import normalize_answer
 from datamodules.baselines import MostFrequentAnswer
 from datamodules.questions import VQARecord
 from datamodules.vqa_rad import SINGLE_FILE
+from tests.datamodules.samples import medpix_line, picture, write_medpix, write_vqa
 from umd.cli import main
 from umd.files import write_whole
 
@@ -197,3 +199,32 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="no space left"):
         write_whole(file, "new")
     assert file.read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_images_that_two_data_sets_share(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rad = write_vqa(tmp_path / "rad")
+    for number in range(6):
+        picture(rad / "images" / f"{number}.png", number)
+    medpix = write_medpix(
+        tmp_path / "medpix",
+        {"train": [medpix_line(number, "A finding.") for number in (10, 11)], "test": [medpix_line(12, "A finding.")]},
+    )
+    # Image 0 is tested on and trained on; image 5 is trained on alone.
+    for copy, original in (("11", "0"), ("12", "5")):
+        shutil.copy(rad / "images" / f"{original}.png", medpix / "images" / f"MPX1_synpic{copy}.png")
+    config = ("--config", CONFIGS / "data" / "medpix.yaml", "--data.root", medpix)
+    facts = run(tmp_path / "out", *config, "--against", f"VQARAD={rad}", f"MedPixCaptions={medpix}")
+    first, itself = facts["shared_images"]
+    assert (first["data"], first["images"], first["shared"]["same_file"]) == ("VQA-RAD", 6, 2)
+    splits = {(found["here"], found["there"]): found["first"] for found in first["by_split"]}
+    assert splits[("train", "test")] == [["images/MPX1_synpic11.png", "images/0.png"]]
+    assert splits[("train", "train")] == splits[("train", "test")]
+    assert ("test", "test") not in splits and itself["shared"]["same_id"] == 3
+    pairs = rows(tmp_path / "out" / "shared_images.csv")
+    assert pairs["image"].tolist()[:2] == ["images/MPX1_synpic11.png", "images/MPX1_synpic12.png"]
+    assert pairs["other_splits"][0] == "train test" and pairs["same_file"].all() and len(pairs) == 2 + 3
+    shown = capsys.readouterr().out
+    assert "2 images of MedPix are among the 6 of VQA-RAD" in shown and "shared_images.csv" in shown
+    with pytest.raises(SystemExit):
+        main(["data", *map(str, config), "--against", str(rad)])
+    assert "is named as CLASS=FOLDER" in capsys.readouterr().err
