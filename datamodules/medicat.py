@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,12 @@ from datamodules.problems import Problems
 from datamodules.records import Split
 from umd.files import UserError
 
+log = logging.getLogger(__name__)
+
 LAYOUT = "{*.jsonl,figures/}"
+
+PUBLISHED = "full_figures"
+"""In the published file's name; beside it lie the annotations of subfigures and the references to ROCO's images."""
 
 SPLIT_SEED = 20200513
 """Of the shuffle; not the training seed, so that all seeds share one split."""
@@ -28,13 +34,11 @@ def read_splits(
     """MedICaT in a fixed random split; arguments as in `read_medicat`.
 
     Raises:
-        UserError: The folder does not hold one .jsonl file.
+        UserError: The folder does not hold one .jsonl file of figures.
     """
-    files = sorted(folder.glob("*.jsonl"))
-    if len(files) != 1:
-        names = ", ".join(file.name for file in files) or "none"
-        raise UserError(f"MedICaT: looked in {folder} for one .jsonl file; found {names}")
-    records = read_medicat(files[0], problems, radiology_only=radiology_only, inline_references=inline_references)
+    records = read_medicat(
+        find_figures(folder), problems, radiology_only=radiology_only, inline_references=inline_references
+    )
     splits = split_medicat(records)
     if len(splits["test"]) < HELD_OUT:
         problems.add(
@@ -42,6 +46,32 @@ def read_splits(
             f"{len(splits['test'])} each of {len(records)} figures",
         )
     return splits
+
+
+def find_figures(folder: Path) -> Path:
+    """The .jsonl file of the figures: the only one there or, of several, the one that begins with a captioned figure.
+
+    Where several do, the one that is named as published.
+
+    Raises:
+        UserError: There is none, or nothing says which of several it is.
+    """
+    files = sorted(folder.glob("*.jsonl"))
+    chosen = files if len(files) == 1 else [file for file in files if _begins_with_figure(file)]
+    if len(chosen) > 1:
+        chosen = [file for file in chosen if PUBLISHED in file.name] or chosen
+    if len(chosen) != 1:
+        names = ", ".join(file.name for file in files) or "none"
+        told = f", of which {len(chosen)} begin with a figure and its s2_caption" if files else ""
+        raise UserError(f"MedICaT: looked in {folder} for one .jsonl file of figures; found {names}{told}")
+    if others := [file.name for file in files if file != chosen[0]]:
+        log.info("MedICaT: figures read from %s, not from %s", chosen[0].name, ", ".join(others))
+    return chosen[0]
+
+
+def _begins_with_figure(file: Path) -> bool:
+    first = next((figure for _, figure in read_json_lines(file, Problems("MedICaT"))), {})
+    return all(_text(first, key) for key in ("pdf_hash", "fig_uri", "s2_caption"))
 
 
 def read_medicat(

@@ -8,9 +8,11 @@ from typing import Literal, get_args
 from datamodules.answers import normalize_answer
 from datamodules.arguments import Unpack
 from datamodules.files import read_lines
+from datamodules.image_files import image_folder
 from datamodules.problems import Problems
 from datamodules.questions import VQARecord
 from datamodules.records import Split
+from datamodules.split_names import find_splits, split_of
 from datamodules.vqa import VQAArguments, VQADataModule
 from umd.files import UserError
 
@@ -20,12 +22,8 @@ CATEGORIES: tuple[Category, ...] = get_args(Category)
 DEFAULT_CATEGORIES: tuple[Category, ...] = ("modality", "plane", "organ")
 """Without abnormality, as the field does it: nearly every abnormality has an answer of its own."""
 
-FOLDERS: dict[Split, tuple[str, str]] = {
-    "train": ("ImageClef-2019-VQA-Med-Training", "train"),
-    "validation": ("ImageClef-2019-VQA-Med-Validation", "val"),
-    "test": ("VQAMed2019Test", "test"),
-}
-"""The folder of each split, as published and in the shorter form."""
+FOLDERS = ("ImageClef-2019-VQA-Med-Training", "ImageClef-2019-VQA-Med-Validation", "VQAMed2019Test")
+"""The folders as published; the shorter form is train/, val/ and test/."""
 
 IMAGE_FOLDERS: dict[Split, str] = {
     "train": "Train_images",
@@ -34,9 +32,16 @@ IMAGE_FOLDERS: dict[Split, str] = {
 }
 SHORT_IMAGE_FOLDER = "images"
 TEST_FILE = "VQAMed2019_Test_Questions_w_Ref_Answers.txt"
+QUESTIONS_ALONE = "VQAMed2019_Test_Questions.txt"
+"""The test questions without answers and without categories."""
 
 SEVERAL = "#"
 """Between the answers of a test question that has several."""
+
+
+def split_of_folder(name: str) -> Split | None:
+    """The split that a folder of the published names, or of the shorter ones, stands for."""
+    return split_of(name.lower().removeprefix("imageclef-2019-vqa-med-").removeprefix("vqamed2019").lstrip("-_"))
 
 
 class VQAMed2019(VQADataModule):
@@ -45,12 +50,13 @@ class VQAMed2019(VQADataModule):
     Without abnormality, 9,600 questions about 3,200 images in train, 1,500 about 500 in validation, 375 about 375
     in test. A question is closed if its answer is yes or no. Nine test questions about organs list several
     answers ("a#b"); such a list is compared as a whole, so a model that gives one of them counts as wrong;
-    `description` says how many there are.
+    `description` says how many there are. A test folder with VQAMed2019_Test_Questions.txt alone has no answers, and
+    no categories either: all of its questions are asked.
 
     Args:
         root: Folder with `ImageClef-2019-VQA-Med-Training/`, `ImageClef-2019-VQA-Med-Validation/` and
             `VQAMed2019Test/`, or with `train/`, `val/` and `test/`, which hold the same files; their images may
-            also be in `images/`.
+            also be in `images/`. Other names of splits (valid/, ...) are taken, too.
         categories: Of "modality", "plane", "organ" and "abnormality", those to use; None: the first three.
         **vqa: As in `VQADataModule`; `validation_fraction` is only used where the validation folder is missing.
 
@@ -59,7 +65,7 @@ class VQAMed2019(VQADataModule):
     """
 
     title = "VQA-Med-2019"
-    layout = ", ".join(f"{published}/ (or {short}/)" for published, short in FOLDERS.values())
+    layout = ", ".join(f"{name}/ (or {short}/)" for name, short in zip(FOLDERS, ("train", "val", "test"), strict=True))
 
     def __init__(
         self,
@@ -78,16 +84,12 @@ class VQAMed2019(VQADataModule):
         """Reads the splits whose folders are there.
 
         Raises:
-            UserError: None of them is, or a folder lacks its file of questions.
+            UserError: None of them is, two stand for one split, or a folder lacks its file of questions.
         """
-        splits: dict[Split, list[VQARecord]] = {}
-        for split, names in FOLDERS.items():
-            name = next((name for name in names if (self.root / name).is_dir()), None)
-            if name is not None:
-                splits[split] = self._read_split(split, self.root / name, problems)
-        if not splits:
+        folders = find_splits(self.root, problems, ending="", named=split_of_folder)
+        if not folders:
             raise self.nothing_found()
-        return splits
+        return {split: self._read_split(split, folder, problems) for split, folder in folders.items()}
 
     @property
     def description(self) -> dict[str, str]:
@@ -96,13 +98,14 @@ class VQAMed2019(VQADataModule):
         description = {"data": rest.pop("data"), "categories": ", ".join(self.categories), **rest}
         if lists := sum(SEVERAL in record.answer for record in self._usable.get("test", ())):
             description["test questions with several answers, compared as a whole"] = str(lists)
+        if "test" in self._usable and not any(record.question_type for record in self._usable["test"]):
+            description["test categories"] = "not given, all test questions are asked"
         return description
 
     def _read_split(self, split: Split, folder: Path, problems: Problems) -> list[VQARecord]:
-        images = next(
-            (name for name in (IMAGE_FOLDERS[split], SHORT_IMAGE_FOLDER) if (folder / name).is_dir()),
-            IMAGE_FOLDERS[split],
-        )
+        images = f"{folder.name}/{image_folder(folder, IMAGE_FOLDERS[split], SHORT_IMAGE_FOLDER)}"
+        if split == "test" and not (folder / TEST_FILE).is_file() and (folder / QUESTIONS_ALONE).is_file():
+            return _questions_alone(folder / QUESTIONS_ALONE, images, problems)
         records = []
         for where, category, line in self._lines(split, folder, problems):
             parts = [part.strip() for part in line.split("|")]
@@ -114,7 +117,7 @@ class VQAMed2019(VQADataModule):
             elif answer is None:
                 problems.add("line without an answer, left out", where)
             else:
-                image = f"{folder.name}/{images}/{parts[0]}.jpg"
+                image = f"{images}/{parts[0]}.jpg"
                 closed = answer in ("yes", "no")
                 records.append(VQARecord(f"{category}/{parts[0]}", image, parts[1], answer, closed, category))
         return records
@@ -123,13 +126,12 @@ class VQAMed2019(VQADataModule):
         """The lines of the chosen categories, as "file:number", category and image|question|answer."""
         if split == "test":
             return self._test_lines(existing(folder / TEST_FILE), problems)
-        suffix = "train" if split == "train" else "val"
         return [
             (where, category, line)
             for number, category in enumerate(CATEGORIES, start=1)
             if category in self.categories
             for where, line in read_lines(
-                existing(folder / "QAPairsByCategory" / f"C{number}_{category.capitalize()}_{suffix}.txt"), problems
+                _category_file(folder / "QAPairsByCategory", f"C{number}_{category.capitalize()}_", split), problems
             )
         ]
 
@@ -144,6 +146,33 @@ class VQAMed2019(VQADataModule):
             elif category in self.categories:
                 lines.append((where, category, f"{image}|{rest}"))
         return lines
+
+
+def _questions_alone(path: Path, images: str, problems: Problems) -> list[VQARecord]:
+    """The test questions without answers, from lines image|question."""
+    records = []
+    for where, line in read_lines(path, problems):
+        name, _, question = (part.strip() for part in line.partition("|"))
+        if not name or not question:
+            problems.add("line that is not image|question, left out", where)
+        else:
+            records.append(VQARecord(name, f"{images}/{name}.jpg", question, "", closed=False, question_type=""))
+    return records
+
+
+def _category_file(folder: Path, beginning: str, split: Split) -> Path:
+    """C1_Modality_train.txt and the like, whichever name of the split it ends with.
+
+    Raises:
+        UserError: There is none, or several.
+    """
+    found = [
+        path for path in sorted(folder.glob(f"{beginning}*.txt")) if split_of(path.stem[len(beginning) :]) == split
+    ]
+    if len(found) > 1:
+        names = " and ".join(path.name for path in found)
+        raise UserError(f"{folder} holds {names}, which both stand for the {split} split: keep one")
+    return existing(found[0] if found else folder / f"{beginning}{'train' if split == 'train' else 'val'}.txt")
 
 
 def existing(path: Path) -> Path:

@@ -95,6 +95,33 @@ def test_both_layouts_and_both_protocols(tmp_path: Path, published: bool) -> Non
     assert data.description["categories"] == "modality, plane"
 
 
+def test_a_test_split_without_answers_asks_all_its_questions(tmp_path: Path) -> None:
+    root = write(tmp_path, published=True)
+    folder = root / "VQAMed2019Test"
+    (folder / TEST_FILE).unlink()
+    (folder / "VQAMed2019_Test_Questions.txt").write_text("test1|which plane is this?\ntest1|\n")
+    problems = Problems("VQA-Med-2019")
+    data = VQAMed2019(str(root), categories=["plane"])
+    (record,) = data.read_published(problems)["test"]
+    assert (record.image, record.question) == (
+        "VQAMed2019Test/VQAMed2019_Test_Images/test1.jpg",
+        "which plane is this?",
+    )
+    assert not record.answer and problems.counts == {"line that is not image|question, left out": 1}
+
+
+def test_other_names_of_splits(tmp_path: Path) -> None:
+    root = write(tmp_path, published=False)
+    (root / "val").rename(root / "Valid")
+    folder = root / "Valid" / "QAPairsByCategory"
+    (folder / "C2_Plane_val.txt").rename(folder / "C2_Plane_validation.txt")
+    data = VQAMed2019(str(root), categories=["plane"])
+    assert [record.answer for record in data.records("validation")] == ["plane val"]
+    (folder / "C2_Plane_dev.txt").touch()
+    with pytest.raises(UserError, match=r"C2_Plane_dev\.txt and C2_Plane_validation\.txt, which both stand for"):
+        VQAMed2019(str(root), categories=["plane"]).setup()
+
+
 def test_lines_that_cannot_be_used_are_one_warning(tmp_path: Path) -> None:
     train = [
         b"train1|no answer at all",
