@@ -39,7 +39,12 @@ ELSEWHERE = (
     *("medpix", "rocov2", "splitted_dataset"),
     *("train", "validation", "test", "coordination", "perturbation", "timm"),
 )
-TOOLS = {"compare": "umd.commands.compare", "convert": "umd.released.convert", "reproduce": "umd.reproduce.command"}
+TOOLS = {
+    "answer": "umd.commands.answer",
+    "compare": "umd.commands.compare",
+    "convert": "umd.released.convert",
+    "reproduce": "umd.reproduce.command",
+}
 OF_OTHERS = {"--no-deps"}
 
 
@@ -195,7 +200,16 @@ def test_each_umd_command_is_understood(
     workplace: Path, cli: train.UMDCLI, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen = [(readme, words) for readme, words in commands() if words[0] == "umd"]
-    assert {words[1] for _, words in seen} >= {"fit", "test", "predict", "compare", "data", "reproduce", "convert"}
+    assert {words[1] for _, words in seen} >= {
+        "fit",
+        "test",
+        "predict",
+        "answer",
+        "compare",
+        "data",
+        "reproduce",
+        "convert",
+    }
     for readme, (_, command, *options) in seen:
         try:
             if command in ("fit", "validate", "test", "predict"):

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     )
     from umd.optim import OptimizerConfig
 
+NOTICE = "Research software, not a medical device."
+"""What help, pictures and pages say of themselves."""
+
 __all__ = [
+    "NOTICE",
     "Classification",
     "ContrastivePretrain",
     "EncoderConfig",

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
 
+from umd import NOTICE
 from umd.files import UserError
 
 _OWN_COMMANDS: dict[str, tuple[str, str]] = {
+    "answer": ("umd.commands.answer", "ask a trained model about an image"),
     "compare": ("umd.commands.compare", "put the test results of several runs into one table"),
     "reproduce": ("umd.reproduce", "make a table or figure of the papers, all stages of it"),
     "convert": ("umd.released.convert", "turn a released UMD or M3AE checkpoint into one of this project"),
@@ -37,6 +39,7 @@ tools
 
 umd COMMAND --help tells more; umd --version prints the version.
 A checkpoint knows its model, data, tokenizer and answers: --ckpt_path needs no --config. What is typed wins.
+{notice}
 """
 
 
@@ -53,7 +56,7 @@ def _run(given: list[str]) -> None:
     command = given[0] if given else "--help"
     if command in ("-h", "--help"):
         tools = "\n".join(f"  {name:<10} {text}" for name, (_, text) in _OWN_COMMANDS.items())
-        sys.stdout.write(_HELP.format(tools=tools))
+        sys.stdout.write(_HELP.format(tools=tools, notice=NOTICE))
     elif command == "--version":
         sys.stdout.write(f"umd {version('umd')}\n")
     elif command in _OWN_COMMANDS:

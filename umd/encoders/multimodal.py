@@ -178,7 +178,9 @@ class MultimodalEncoder(PairEncoder):
             attention_mask: (B, L) bool.
             mask: patches to hide; None shows all.
         """
-        image = self._frozen_features(pixels, mask) if self.config.freeze_vision else self.vision(pixels, mask)
+        # Pixels that want a gradient of their own get one through a frozen encoder too.
+        frozen = self.config.freeze_vision and not pixels.requires_grad
+        image = self._frozen_features(pixels, mask) if frozen else self.vision(pixels, mask)
         text = self.text(input_ids, attention_mask)
         fused_text, fused_image = self.fusion(text, attention_mask, image)
         return Features(fused_text, fused_image, attention_mask)

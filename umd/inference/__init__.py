@@ -1,5 +1,6 @@
 """Answers without a trainer: load a checkpoint, ask it."""
 
+from umd.inference.explanation import Explanation, Word
 from umd.inference.loading import load
 from umd.inference.model import Embeddings, ImageCheck, Model
 from umd.inference.network import Embeds, Inputs, Network, Settings
@@ -10,6 +11,7 @@ __all__ = [
     "Answer",
     "Embeddings",
     "Embeds",
+    "Explanation",
     "ImageCheck",
     "ImageSource",
     "Inputs",
@@ -17,5 +19,6 @@ __all__ = [
     "Network",
     "Reply",
     "Settings",
+    "Word",
     "load",
 ]

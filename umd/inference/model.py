@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from umd.files import UserError
+from umd.inference.explanation import Explains, Explanation, Method, of_words
 from umd.inference.network import Embeds, Network, Settings, Task
 from umd.inference.preparation import ImageSource, Preparation
 from umd.inference.reply import Reply, ranked
@@ -22,6 +24,8 @@ Images: TypeAlias = (
 Texts: TypeAlias = list[str] | tuple[str, ...]
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 _USES: dict[Task, str] = {
     "answering": "it answers questions: `answer`, or umd answer --question",
@@ -94,6 +98,11 @@ class Model:
     def __repr__(self) -> str:
         return f"<{self.settings.stage} for {self.settings.task}, from {self.settings.source}>"
 
+    @property
+    def blank(self) -> NDArray[np.uint8]:
+        """The image that stands for none, (S, S, 3), uniformly of the mean colour that the vision encoder expects."""
+        return np.full((self.settings.image_size, self.settings.image_size, 3), self.settings.blank, dtype=np.uint8)
+
     @overload
     def answer(self, image: ImageSource, question: str, *, top: int = 5, batch_size: int = 32) -> Reply: ...
 
@@ -125,7 +134,7 @@ class Model:
         """
         self._need("answering")
         pairs, several = paired(image, question, "question")
-        replies = self._replies(pairs, top, batch_size)
+        replies = self._replies(pairs, top, batch_size, told=True)
         return replies if several else replies[0]
 
     @overload
@@ -145,7 +154,7 @@ class Model:
         """Tell the class of an image with its text (a caption, or whatever is known; may be ""); as `answer`."""
         self._need("classification")
         pairs, several = paired(image, text)
-        replies = self._replies(pairs, top, batch_size)
+        replies = self._replies(pairs, top, batch_size, told=True)
         return replies if several else replies[0]
 
     def rank(self, image: ImageSource, texts: Texts, *, top: int | None = None, batch_size: int = 32) -> Reply:
@@ -165,7 +174,7 @@ class Model:
             raise UserError("rank: there are no texts to choose from")
         _no_empty(texts, "text")
         pixels = self.preparation.image(image)[None]
-        cut = any([self.preparation.is_cut(text) for text in texts])
+        cut = any(self._cut(texts))
         parts = [self.network.scores(self.preparation.inputs(pixels, few)) for few in chunks(texts, batch_size)]
         answers = ranked(np.concatenate(parts)[:, 0], texts, self.settings.link, top or len(texts))
         return Reply(name_of(image), "", answers, cut)
@@ -196,35 +205,111 @@ class Model:
         if texts is not None:
             listed = as_list(texts)
             _no_empty(listed, "text")
-            blank = self._blank()[None]
+            blank = np.moveaxis(self.blank, -1, 0)[None]
             prepared = [self.preparation.inputs(blank, few) for few in chunks(listed, batch_size)]
             parts = [network.embed_texts(inputs.input_ids, inputs.attention_mask) for inputs in prepared]
             vectors["texts"] = np.concatenate(parts)
         return Embeddings(**vectors, comparable=network.comparable)
 
-    def check_image(self, image: ImageSource, text: str, *, other: ImageSource | None = None) -> ImageCheck:
+    @overload
+    def check_image(
+        self,
+        image: ImageSource,
+        text: str,
+        *,
+        other: ImageSource | None = None,
+        top: int = 5,
+        batch_size: int = 32,
+    ) -> ImageCheck: ...
+
+    @overload
+    def check_image(
+        self,
+        image: Images,
+        text: Texts,
+        *,
+        other: ImageSource | Images | None = None,
+        top: int = 5,
+        batch_size: int = 32,
+    ) -> list[ImageCheck]: ...
+
+    def check_image(
+        self,
+        image: ImageSource | Images,
+        text: str | Texts,
+        *,
+        other: ImageSource | Images | None = None,
+        top: int = 5,
+        batch_size: int = 32,
+    ) -> ImageCheck | list[ImageCheck]:
         """Ask again with a uniformly grey image and, if given, with another patient's: what does the answer owe to it?
 
         Args:
             image: as in `answer`.
-            text: the question, or the text of `classify`.
-            other: an image of another patient.
+            text: the question, or the text of `classify`; a list where there are several images.
+            other: an image of another patient; one for all or one for each.
+            top: as in `answer`.
+            batch_size: as in `answer`.
 
         Raises:
             UserError: the model neither answers questions nor tells classes; or as in `answer`.
         """
         self._need("answering", "classification")
-        pixels = [self.preparation.image(image), self._blank()]
-        pixels += [self.preparation.image(other)] if other is not None else []
-        names = [name_of(image), "", "" if other is None else name_of(other)]
-        scores = self.network.scores(self.preparation.inputs(np.stack(pixels), [text] * len(pixels)))
-        replies = [
-            Reply(name, text, ranked(row, self.settings.names, self.settings.link, 5))
-            for name, row in zip(names, scores, strict=False)
-        ]
-        return ImageCheck(replies[0], replies[1], replies[2] if other is not None else None)
+        pairs, several = paired(image, text, "question" if self.settings.task == "answering" else None)
+        texts = [text for _, text in pairs]
+        replies = self._replies(pairs, top, batch_size, told=True)
+        blank = self._replies([(self.blank, text) for text in texts], top, batch_size)
+        others: Sequence[Reply | None] = [None] * len(pairs)
+        if other is not None:
+            others = self._replies(paired(other, texts)[0], top, batch_size)
+        checks = [ImageCheck(*three) for three in zip(replies, blank, others, strict=True)]
+        return checks if several else checks[0]
 
-    def _replies(self, pairs: Sequence[tuple[ImageSource, str]], top: int, batch_size: int) -> list[Reply]:
+    def explain(
+        self, image: ImageSource, text: str, *, answer: str | None = None, method: Method = "attention"
+    ) -> Explanation:
+        """Where an answer comes from: which patches of the image, and which words of the text.
+
+        Args:
+            image: as in `answer`.
+            text: the question; the text of `classify` or of `rank`.
+            answer: the answer or class to explain; None: the likeliest one. In retrieval it is the pair's score.
+            method: "attention" (needs transformers in the fusion, and tells the same for every answer of a classifier)
+                or "gradient" (any network; needs captum, extra `explain`).
+
+        Raises:
+            UserError: the model gives no answers, or not this one; or was exported without its inside; or as in
+                `answer`.
+        """
+        self._need("answering", "classification", "retrieval")
+        network, settings = self.network, self.settings
+        if not isinstance(network, Explains):
+            raise UserError(f"'{settings.source}' gives scores alone, and cannot show more: load the checkpoint")
+        if settings.task != "classification":
+            _no_empty([text], "question" if settings.task == "answering" else "text")
+        pixels = self.preparation.image(image)
+        inputs = self.preparation.inputs(pixels[None], [text])
+        names = settings.names or (text,)
+        answers = ranked(network.scores(inputs)[0], names, settings.link, len(names))
+        reply = Reply(name_of(image), text, answers, self._cut([text])[0])
+        chosen = reply.best.text if answer is None else answer
+        if chosen not in names:
+            raise UserError(f"'{chosen}' is none of the {len(names)} that this model can say")
+        mask_token = int(self.preparation.tokenizer.mask_token_id)
+        found = network.attribute(inputs, names.index(chosen), method, mask_token)
+        words = of_words(found.tokens, inputs.word_ids[0], self.preparation.words(text))
+        return Explanation(reply, chosen, method, pixels, found.patches, words)
+
+    def _cut(self, texts: Sequence[str], told: bool = True) -> list[bool]:
+        """Of each text whether it is longer than what is read; the log says so of each different one."""
+        cut = {text: self.preparation.is_cut(text) for text in dict.fromkeys(texts)}
+        for text in (text for text, is_cut in cut.items() if is_cut and told):
+            logger.warning("only the first %d tokens are read of: %s", self.settings.text_length, text)
+        return [cut[text] for text in texts]
+
+    def _replies(
+        self, pairs: Sequence[tuple[ImageSource, str]], top: int, batch_size: int, told: bool = False
+    ) -> list[Reply]:
         if top < 1 or batch_size < 1:
             raise UserError(f"top is {top} and batch_size {batch_size}; both must be at least 1")
         replies = []
@@ -232,13 +317,8 @@ class Model:
             texts = [text for _, text in few]
             scores = self.network.scores(self.preparation.inputs(self._pixels([image for image, _ in few]), texts))
             replies += [
-                Reply(
-                    name_of(image),
-                    text,
-                    ranked(row, self.settings.names, self.settings.link, top),
-                    self.preparation.is_cut(text),
-                )
-                for (image, text), row in zip(few, scores, strict=True)
+                Reply(name_of(image), text, ranked(row, self.settings.names, self.settings.link, top), cut)
+                for (image, text), row, cut in zip(few, scores, self._cut(texts, told), strict=True)
             ]
         return replies
 
@@ -247,11 +327,6 @@ class Model:
         keys = [str(image) if isinstance(image, str | Path) else id(image) for image in images]
         prepared = {key: self.preparation.image(image) for key, image in dict(zip(keys, images, strict=True)).items()}
         return np.stack([prepared[key] for key in keys])
-
-    def _blank(self) -> NDArray[np.uint8]:
-        side = self.settings.image_size
-        colour = np.array(self.settings.blank, dtype=np.uint8)[:, None, None]
-        return np.broadcast_to(colour, (3, side, side))
 
     def _need(self, *tasks: Task) -> None:
         task = self.settings.task

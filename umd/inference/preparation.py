@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -19,8 +18,6 @@ from umd.inference.network import Inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-logger = logging.getLogger(__name__)
 
 ImageSource: TypeAlias = str | Path | Image.Image | NDArray[Any]
 """An image file (DICOM too), an image of Pillow, or an array; see `to_image`."""
@@ -98,9 +95,13 @@ class Preparation:
         )
 
     def is_cut(self, text: str) -> bool:
-        """Whether a text has more tokens than are read; the log says so."""
+        """Whether a text has more tokens than are read."""
         ids = self.tokenizer(text, truncation=False, verbose=False)["input_ids"]
-        cut = len(ids) > self.text_length
-        if cut:
-            logger.warning("only the first %d of %d tokens are read of: %s", self.text_length, len(ids), text)
-        return cut
+        return len(ids) > self.text_length
+
+    def words(self, text: str) -> list[str]:
+        """The words of a text by their numbers (`Inputs.word_ids`), as they are written there."""
+        encoded = self.tokenizer(text, truncation=True, max_length=self.text_length)
+        numbers = [number for number in encoded.word_ids() if number is not None]
+        spans = [encoded.word_to_chars(number) for number in range(1 + max(numbers, default=-1))]
+        return [text[span.start : span.end].strip() for span in spans]

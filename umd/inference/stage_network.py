@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +14,9 @@ from torch.nn.functional import normalize
 
 from umd.batch import ImageTextBatch
 from umd.encoders import MultimodalEncoder
-from umd.encoders.interfaces import PairEncoder
+from umd.inference.attention import AttentionMaps, parts_of, shares_of_answer
+from umd.inference.explanation import Attribution, Method
+from umd.inference.gradients import patch_gradients, token_gradients
 from umd.inference.network import Array, Inputs, Link, Task
 from umd.modules import Classification, Retrieval, VQAClassifier, VQAGenerator
 from umd.modules.base import Stage
@@ -31,12 +35,11 @@ class StageNetwork:
         device: where it computes.
     """
 
-    def __init__(self, stage: Stage[PairEncoder], device: torch.device) -> None:
-        self.stage = stage.to(device).eval().requires_grad_(False)
+    def __init__(self, stage: Stage[Any], device: torch.device) -> None:
+        self.stage: Stage[Any] = stage.to(device).eval().requires_grad_(False)
         self.device = device
         self.lock = threading.Lock()
-        if isinstance(stage.encoder, MultimodalEncoder):
-            stage.encoder.remember(REMEMBERED_IMAGES)
+        self._forget_images()
 
     @property
     def task(self) -> Task:
@@ -84,6 +87,57 @@ class StageNetwork:
             return logits.float()
         raise TypeError(f"{type(stage).__name__} gives no scores")
 
+    def score_of(self, batch: ImageTextBatch, number: int) -> Tensor:
+        """(B,) scores of the name of this number, differentiable; in retrieval of the pairs."""
+        stage = self.stage
+        if isinstance(stage, VQAGenerator):
+            states = stage(batch)
+            many = (len(states.joint), -1)
+            answer, real = (one[number].expand(many) for one in (stage.candidates, stage.candidates_mask))
+            return stage.decoder.log_likelihood(answer, real, states.joint, states.mask)
+        return self.score(batch)[:, number]
+
+    def attribute(self, inputs: Inputs, number: int, method: Method, mask_token_id: int) -> Attribution:
+        """See `Explains.attribute`."""
+        vision, batch = self.stage.encoder.vision, self.batch(inputs)
+        with self.lock:
+            explain = self._attended if method == "attention" else self._differentiated
+            patches, tokens = explain(batch, number, mask_token_id)
+        seen = vision.width > 0
+        return Attribution(as_array(patches).reshape(vision.grid, vision.grid) if seen else None, as_array(tokens))
+
+    @torch.no_grad()
+    def _attended(self, batch: ImageTextBatch, number: int, mask_token_id: int) -> tuple[Tensor, Tensor]:
+        self._forget_images()
+        with AttentionMaps(parts_of(self.stage)) as maps:
+            self.score_of(batch, number)
+        length, real = batch.input_ids.shape[1], int(batch.attention_mask.sum())
+        shares = shares_of_answer(self.stage, maps, length, real)
+        words = shares.tokens * (batch.word_ids[0] >= 0).cpu()
+        return shares.patches / shares.patches.sum(), words / words.sum()
+
+    def _differentiated(self, batch: ImageTextBatch, number: int, mask_token_id: int) -> tuple[Tensor, Tensor]:
+        def of_pixels(pixels: Tensor) -> Tensor:
+            return self.score_of(repeated(batch, len(pixels), image=pixels), number)
+
+        def of_tokens(input_ids: Tensor) -> Tensor:
+            return self.score_of(repeated(batch, len(input_ids), input_ids=input_ids), number)
+
+        vision, text = self.stage.encoder.vision, self.stage.encoder.text
+        hidden = batch.input_ids.masked_fill(batch.word_ids >= 0, mask_token_id)
+        pixels = batch.image.float() / 255
+        patches, tokens = pixels.new_zeros(vision.grid, vision.grid), pixels.new_zeros(batch.input_ids.shape[1])
+        if vision.width:
+            patches = patch_gradients(of_pixels, pixels, vision.mean.expand_as(pixels), vision.grid)
+        if text.width:
+            tokens = token_gradients(of_tokens, text, batch.input_ids, hidden)
+        return patches, tokens
+
+    def _forget_images(self) -> None:
+        """So that a frozen vision encoder computes again, and can be watched."""
+        if isinstance(self.stage.encoder, MultimodalEncoder):
+            self.stage.encoder.remember(REMEMBERED_IMAGES)
+
     def batch(self, inputs: Inputs) -> ImageTextBatch:
         """The same arrays as tensors on the device; what a network does not read is left empty."""
         nothing = ("",) * len(inputs)
@@ -126,6 +180,12 @@ class StageNetwork:
     def _projected(self, summary: Tensor, head: str) -> Tensor:
         projection: nn.Module | None = getattr(self.stage, head, None)
         return summary if projection is None else normalize(projection(summary).float(), dim=1)
+
+
+def repeated(batch: ImageTextBatch, times: int, **tensors: Tensor) -> ImageTextBatch:
+    """A single pair so many times, with other tensors in the place of some of its own."""
+    own = {name: getattr(batch, name) for name in ("image", "input_ids", "attention_mask", "word_ids")}
+    return replace(batch, **{name: value.expand(times, *value.shape[1:]) for name, value in {**own, **tensors}.items()})
 
 
 def as_array(tensor: Tensor) -> NDArray[np.float32]:
