@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lightning.pytorch import Trainer
 
-from umd.protocols import HasDescription, Limits, TestedCheckpoint, TestedData
+from umd.protocols import HasDescription, HasTruths, Limits, TestedCheckpoint, TestedData
 
 
 def tested_checkpoint(
@@ -59,7 +59,10 @@ def tested_data(data: object) -> TestedData | None:
         return None
     facts = dict(data.description)
     name, protocol = facts.pop("data", None), facts.pop("protocol", None)
-    return TestedData(data_class=type(data).__name__, data=name, protocol=protocol, facts=facts)
+    tested = TestedData(data_class=type(data).__name__, data=name, protocol=protocol, facts=facts)
+    if isinstance(data, HasTruths) and (without := data.without_truth("test")):
+        tested["without_truth"] = without
+    return tested
 
 
 def versions() -> dict[str, str]:

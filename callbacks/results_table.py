@@ -63,8 +63,11 @@ def table_cells(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tu
 def results_view(report: Mapping[str, Any], width: int) -> RenderableType:
     """The report for a terminal of `width` characters: a table, or where that is too wide, a list per row.
 
-    Before it becomes a list, a table folds its headers.
+    A report without rows is its title and its notes. Before it becomes a list, a table folds its headers.
     """
+    notes = [Text(str(note), style="dim") for note in report["notes"]]
+    if not report["rows"]:
+        return Group(Text(str(report["title"]), style="bold"), *notes)
     headers, cells = table_cells(report["columns"], report["rows"])
     tables = (_table(heads, cells) for heads in (headers, _folded(headers, cells)))
     body: list[RenderableType] = []
@@ -76,7 +79,6 @@ def results_view(report: Mapping[str, Any], width: int) -> RenderableType:
             for header, text in zip(headers, row, strict=True):
                 grid.add_row(Text(header), Text(text))
             body += [grid, Text("")]
-    notes = [Text(str(note), style="dim") for note in report["notes"]]
     return Group(Text(str(report["title"]), style="bold"), *body, *notes)
 
 
@@ -177,6 +179,8 @@ class ResultsTable(Callback):
             write_whole(self.paths[1], _as_csv(report["columns"], report["rows"]))
         console = Console()
         console.print(results_view(report, console.width))
+        if not report["rows"]:
+            rank_zero_info("There is no table: the test split does not say what is true")
         if not fast_dev_run:
             rank_zero_info("Results written to %s and %s", *self.paths)
 

@@ -46,19 +46,40 @@ def normalize_answer(answer: object) -> str | None:
     return " ".join(words) or plain or None
 
 
+def accepted_answers(published: object) -> dict[str, str]:
+    """The answers that count as right, normalised, each with its published form; the first is the one trained on.
+
+    Args:
+        published: One answer, or a list of them, as a data set gives it; what is no answer is passed over.
+
+    Returns:
+        The forms by normalised answer, in the order of the list; nothing where there is no answer.
+    """
+    accepted: dict[str, str] = {}
+    for form in published if isinstance(published, list | tuple) else [published]:
+        answer = normalize_answer(form)
+        if answer is not None:
+            accepted.setdefault(answer, str(form).strip())
+    return accepted
+
+
 def answer_vocabulary(answers: Iterable[str]) -> tuple[str, ...]:
     """The distinct answers, most frequent first, equally frequent ones in alphabetical order."""
     counts = Counter(answers)
     return tuple(sorted(counts, key=lambda answer: (-counts[answer], answer)))
 
 
-def ceiling(answers: Sequence[str], vocabulary: Collection[str]) -> float:
-    """The accuracy, in per cent, that no classifier over `vocabulary` can exceed on these true answers.
+def ceiling(accepted: Sequence[tuple[str, ...]], vocabulary: Collection[str]) -> float:
+    """The accuracy, in per cent, that no classifier over `vocabulary` can exceed on these questions.
+
+    Args:
+        accepted: The accepted answers of each question.
+        vocabulary: The answers to choose from.
 
     Raises:
-        ValueError: There are no answers.
+        ValueError: There are no questions.
     """
-    if not answers:
+    if not accepted:
         raise ValueError("ceiling: no answers given")
     known = set(vocabulary)
-    return 100.0 * sum(answer in known for answer in answers) / len(answers)
+    return 100.0 * sum(not known.isdisjoint(answers) for answers in accepted) / len(accepted)

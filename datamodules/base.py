@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, get_args
 
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from datamodules.arguments import check_least
@@ -67,6 +68,9 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
 
     layout: ClassVar[str]
     """What is looked for under `root`, for error messages."""
+
+    truths: ClassVar[str] = "answers"
+    """What a test compares with, for messages and tables."""
 
     def __init__(
         self,
@@ -137,6 +141,19 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
             held = f"it holds {', '.join(names[:8]) or 'nothing'}{', ...' if len(names) > 8 else ''}"
         return UserError(f"{self.title}: looked in {self.root} for {self.layout}; {held}")
 
+    def no_usable_row(self, split: Split, problems: Problems) -> UserError:
+        """The error for a split of which nothing is left, or never was anything there."""
+        why = str(problems) if problems.counts else f"{self.title}: its files hold none for it"
+        return UserError(f"the {split} split has no usable row (root {self.root}). {why}")
+
+    def has_truth(self, record: RecordT) -> bool:
+        """Whether the data set says what is true of this row (an answer, a class), so that a test can count it."""
+        return True
+
+    def without_truth(self, split: Split) -> int:
+        """The number of usable rows of a split whose truth is not given: they are answered, and do not count."""
+        return sum(not self.has_truth(record) for record in self.records(split))
+
     def has_split(self, split: Split) -> bool:
         """Whether the data set (under the protocol in use) has this split."""
         return split in self._read()
@@ -176,7 +193,7 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
                         f"{record.sample_id} ({record.image})",
                     )
         if not usable:
-            raise UserError(f"the {split} split has no usable row (root {self.root}). {self._problems}")
+            raise self.no_usable_row(split, self._problems)
         self._problems.warn()
         self._usable[split] = usable
         self._looked_at[split] = looked_at
@@ -225,8 +242,13 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         return ResumableDataLoader(dataset, sampler=sampler, drop_last=drop_last, **self._loader_arguments())
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
-        """In the split's order; an empty list where there is no validation split."""
-        return self._evaluation_loader("validation") if self.has_split("validation") else []
+        """In the split's order; an empty list where there is no validation split, or none that says what is true."""
+        if not self.has_split("validation"):
+            return []
+        if self.without_truth("validation") == len(self.records("validation")):
+            rank_zero_warn(f"{self.title}: the validation split has no {self.truths}, so nothing is validated")
+            return []
+        return self._evaluation_loader("validation")
 
     def test_dataloader(self) -> DataLoader[Any]:
         """In the split's order."""
@@ -269,6 +291,10 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
             looked_at = self._looked_at[split]
             left_out = f" of {looked_at} (images unusable)" if len(usable) < looked_at else ""
             sizes[split] = f"{len(usable)}{left_out}"
+        for split in self._usable:
+            if number := self.without_truth(split):
+                of = "all" if number == len(self._usable[split]) else f"{number} of {len(self._usable[split])}"
+                sizes[f"{split} without {self.truths}"] = f"{of}, not counted"
         return sizes
 
     def summary(self) -> Summary:
@@ -278,16 +304,19 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
             UserError: The files are not there, or a split has no usable row.
         """
         splits = [split for split in get_args(Split) if self.has_split(split)]
-        return Summary(
-            {
-                split: {
-                    "rows": len(self.records(split)),
-                    "image_unusable": self.left_out(split),
-                    "images": len({record.image for record in self.records(split)}),
-                }
-                for split in splits
+        counts: dict[Split, dict[str, Any]] = {
+            split: {
+                "rows": len(self.records(split)),
+                "image_unusable": self.left_out(split),
+                "images": len({record.image for record in self.records(split)}),
             }
-        )
+            for split in splits
+        }
+        without = {split: self.without_truth(split) for split in splits}
+        if any(without.values()):
+            for split in splits:
+                counts[split][f"without_{self.truths}"] = without[split]
+        return Summary(counts)
 
     def _read(self) -> dict[Split, list[RecordT]]:
         if self._published is None:

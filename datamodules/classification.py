@@ -29,7 +29,7 @@ class ClassificationRecord:
         sample_id: The row's name, unique in its split.
         image: Path of the image, relative to the data set's root.
         text: A caption, or whatever is known beside the image.
-        label: Name of the class.
+        label: Name of the class; "" where the data set does not give it, as the test split of a challenge does.
     """
 
     sample_id: str
@@ -58,8 +58,11 @@ class ClassificationCollate(ImageTextCollate):
 class ClassificationDataModule(ImageTextDataModule[ClassificationRecord]):
     """Images with texts, each of one class. Subclasses add `title`, `layout` and `read_published`.
 
-    The classes are those of the training split; a test row of another class is kept, and counts as wrong.
+    The classes are those of the training split; a test row of another class is kept, and counts as wrong. A training
+    row without a class is left out; in validation and test its class is predicted, and does not count.
     """
+
+    truths = "classes"
 
     label: str = "label"
     """What is classified by, in messages and tables."""
@@ -79,15 +82,23 @@ class ClassificationDataModule(ImageTextDataModule[ClassificationRecord]):
         """The splits as published; rows of a class that train lacks are counted."""
         splits = self.read_published(problems)
         if "train" in splits:
+            for record in splits["train"]:
+                if not record.label:
+                    problems.add("train row without a class, left out", f"{record.sample_id} ({record.image})")
+            splits["train"] = [record for record in splits["train"] if record.label]
             known = {record.label for record in splits["train"]}
             for split in splits.keys() - {"train"}:
                 for record in splits[split]:
-                    if record.label not in known:
+                    if record.label and record.label not in known:
                         problems.add(
                             f"{split} row whose {self.label} does not occur in train, kept (it counts as wrong)",
                             f"{record.sample_id} ({record.label})",
                         )
         return splits
+
+    def has_truth(self, record: ClassificationRecord) -> bool:
+        """Whether the row has a class."""
+        return bool(record.label)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -112,7 +123,7 @@ class ClassificationDataModule(ImageTextDataModule[ClassificationRecord]):
         if self.has_split("train"):
             known = set(self.classes)
             for split in self._usable.keys() - {"train"}:
-                if unknown := sum(record.label not in known for record in self._usable[split]):
+                if unknown := sum(bool(record.label) and record.label not in known for record in self._usable[split]):
                     description[f"{split} of a class not in train, counted as wrong"] = str(unknown)
         return description
 
@@ -127,24 +138,26 @@ class ClassificationDataModule(ImageTextDataModule[ClassificationRecord]):
         known = set(self.classes)
         summary.facts["label"] = self.label
         for split, counts in summary.splits.items():
-            counts["classes"] = dict(sorted(Counter(record.label for record in self.records(split)).items()))
+            labels = Counter(record.label for record in self.records(split) if record.label)
+            counts["classes"] = dict(sorted(labels.items()))
         summary.tables.append(
             _class_table(self.label, {split: counts["classes"] for split, counts in summary.splits.items()})
         )
         if "test" not in summary.splits:
             return summary
         test = self.records("test")
-        right = per_cent(record.label == majority for record in test)
-        reachable = per_cent(record.label in known for record in test)
+        right = per_cent(record.label == majority for record in test if record.label)
+        reachable = per_cent(record.label in known for record in test if record.label)
         summary.facts["test"] = {
             "most_frequent_label": majority,
             "most_frequent_label_accuracy": right,
             "ceiling": reachable,
         }
-        summary.tables.append(
-            f"most frequent label of train: {majority}, right on {right:.1f} % of the test rows "
-            f"(ceiling {reachable:.1f} %)"
-        )
+        if right is not None:
+            summary.tables.append(
+                f"most frequent label of train: {majority}, right on {right:.1f} % of the test rows "
+                f"(ceiling {reachable:.1f} %)"
+            )
         summary.test_file = "test_rows.csv"
         summary.test_rows = [
             {"index": index, "sample_id": record.sample_id, "label": record.label, "most_frequent_label": majority}

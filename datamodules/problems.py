@@ -20,6 +20,7 @@ class Problems:
         self.title = title
         self._counts: Counter[str] = Counter()
         self._examples: dict[str, list[str]] = defaultdict(list)
+        self._said: Counter[str] = Counter()
 
     def add(self, kind: str, example: str) -> None:
         """Notes one case; `kind` says what is wrong and what was done, `example` which row, line or file."""
@@ -33,16 +34,18 @@ class Problems:
         return dict(self._counts)
 
     def __str__(self) -> str:
-        parts = []
-        for kind, examples in self._examples.items():
-            count = self._counts[kind]
-            more = f" and {count - SHOWN} more" if count > SHOWN else ""
-            parts.append(f"{count} x {kind}: {', '.join(examples)}{more}")
-        return f"{self.title}: {'; '.join(parts) or 'no problems'}"
+        return f"{self.title}: {self._told(self._counts) or 'no problems'}"
 
     def warn(self) -> None:
-        """One warning on rank 0 about everything collected since the last one; nothing where all was well."""
-        if self._examples:
-            rank_zero_warn(str(self))
-            self._counts.clear()
-            self._examples.clear()
+        """One warning on rank 0 about everything of a kind that was added to since the last one."""
+        new = Counter({kind: count for kind, count in self._counts.items() if count > self._said[kind]})
+        if new:
+            self._said = self._counts.copy()
+            rank_zero_warn(f"{self.title}: {self._told(new)}")
+
+    def _told(self, counts: Counter[str]) -> str:
+        parts = []
+        for kind, count in counts.items():
+            more = f" and {count - SHOWN} more" if count > SHOWN else ""
+            parts.append(f"{count} x {kind}: {', '.join(self._examples[kind])}{more}")
+        return "; ".join(parts)

@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from datamodules.answers import normalize_answer
+from datamodules.answers import accepted_answers
 from datamodules.problems import Problems
 from umd.files import UserError
+
+YES_OR_NO = ("yes", "no")
+"""What closed questions are answered, where a data set does not say which they are."""
 
 SPLIT_SEED = 20180516
 """Of the validation images; not the training seed, so that all seeds share one split."""
@@ -24,11 +27,16 @@ class VQARecord:
         sample_id: The question's id, unique in its split.
         image: Path of the image, relative to the data set's root.
         question: As published.
-        answer: After VQA normalisation.
+        answer: After VQA normalisation; of several accepted ones the first, which is trained on. "" where the data set
+            gives none, as the test split of a challenge does.
         closed: A closed question (yes / no and the like), else an open one.
         question_type: As published, "" where the data set gives none.
         has_twin: Whether a twin of it (see `datamodules.vqa_rad`) stands on the other side of the train / test split
             as the field uses it.
+        also_accepted: Further answers that count as right, normalised.
+        published_answer: The answer as published; "" where there is none.
+        closed_by_answer: Whether the data set does not say which questions are closed, so that this one is closed if it
+            is answered yes or no.
     """
 
     sample_id: str
@@ -38,6 +46,14 @@ class VQARecord:
     closed: bool
     question_type: str
     has_twin: bool = False
+    also_accepted: tuple[str, ...] = ()
+    published_answer: str = ""
+    closed_by_answer: bool = False
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """All answers that count as right; none where the data set gives none."""
+        return (self.answer, *self.also_accepted) if self.answer else ()
 
     @property
     def text(self) -> str:
@@ -64,9 +80,10 @@ def vqa_record(
     """The record of a published row, or None (and a counted problem) where it cannot be used.
 
     Args:
-        row: The row, with `answer`, `answer_type` ("OPEN" or "CLOSED", blanks and case aside) and the keys
-            below.
-        problems: Takes the row if it has no question, no answer, no image or an unknown answer type.
+        row: The row, with `answer` (one, or a list of accepted ones; a row without any is kept), `answer_type` ("OPEN"
+            or "CLOSED", blanks and case aside; without it a question is closed if it is answered yes or no) and the
+            keys below.
+        problems: Takes the row if it has no question, no image or an unknown answer type.
         where: The file, for messages.
         image_key: Key of the image's path.
         sample_id: The question's id.
@@ -74,20 +91,33 @@ def vqa_record(
         question_key: Key of the question.
         type_key: Key of the question's type.
     """
-    question, answer, image = row.get(question_key), normalize_answer(row.get("answer")), row.get(image_key)
-    answer_type = str(row.get("answer_type")).strip().upper()
+    question, image = row.get(question_key), row.get(image_key)
+    answers, answer_type = accepted_answers(row.get("answer")), _upper(row.get("answer_type"))
     if not isinstance(question, str) or not question.strip():
         problems.add("row without a question, left out", f"{where}, id {sample_id}")
-    elif answer is None:
-        problems.add("row without an answer, left out", f"{where}, id {sample_id}")
-    elif answer_type not in ("OPEN", "CLOSED"):
+    elif answer_type not in ("OPEN", "CLOSED", ""):
         problems.add("row whose answer_type is neither OPEN nor CLOSED, left out", f"{where}, id {sample_id}")
     elif not isinstance(image, str) or not image.strip():
         problems.add(f"row without {image_key}, left out", f"{where}, id {sample_id}")
     else:
-        path, question_type = f"{folder}/{image}" if folder else image, str(row.get(type_key) or "").strip()
-        return VQARecord(sample_id, path, question.strip(), answer, answer_type == "CLOSED", question_type)
+        answer, *others = answers or [""]
+        return VQARecord(
+            sample_id,
+            image=f"{folder}/{image}" if folder else image,
+            question=question.strip(),
+            answer=answer,
+            closed=answer_type == "CLOSED" if answer_type else answer in YES_OR_NO,
+            question_type=str(row.get(type_key) or "").strip(),
+            also_accepted=tuple(others),
+            published_answer=answers.get(answer, ""),
+            closed_by_answer=not answer_type,
+        )
     return None
+
+
+def _upper(value: object) -> str:
+    """A field in capitals, "" where it is null, as tables leave a cell empty."""
+    return "" if value is None or value != value else str(value).strip().upper()
 
 
 def with_unique_ids(records: Sequence[VQARecord], problems: Problems) -> list[VQARecord]:

@@ -39,6 +39,8 @@ class VQACollate(ImageTextCollate):
         return VQABatch(
             **{field.name: getattr(batch, field.name) for field in fields(batch)},
             answers=answers,
+            accepted=tuple(record.accepted for record in records),
+            published_answers=tuple(record.published_answer for record in records),
             answer_input_ids=tokens["input_ids"],
             answer_attention_mask=tokens["attention_mask"],
             closed=torch.tensor([record.closed for record in records]),
@@ -60,6 +62,8 @@ class VQAArguments(LoaderArguments, total=False):
 
 class VQADataModule(ImageTextDataModule[VQARecord]):
     """Questions about images, under one of two protocols. Subclasses add `title`, `layout`, `read_published`.
+
+    A training row without an answer is left out; in validation and test it is asked, and does not count.
 
     `clean`: no training row that rewords a test question; validation is the published split or, where there
     is none, carved out of train by image; the answer vocabulary is that of the rows trained on.
@@ -109,17 +113,38 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
     def read(self, problems: Problems) -> dict[Split, list[VQARecord]]:
         """The splits under the protocol in use."""
         splits = {name: with_unique_ids(rows, problems) for name, rows in self.read_published(problems).items()}
-        if self.protocol == "paper":
-            if "validation" not in splits and "test" in splits:
-                splits["validation"] = splits["test"]
-            return splits
-        if "train" in splits:
+        if self.protocol != "paper" and "train" in splits:
             published = splits["train"]
             splits["train"] = [record for record in published if not record.has_twin]
             self._twins_left_out = len(published) - len(splits["train"])
-            if "validation" not in splits and self.validation_fraction > 0:
-                splits["train"], splits["validation"] = carve_by_image(splits["train"], self.validation_fraction)
+        if "train" in splits:
+            splits["train"] = self._with_answers(splits["train"], problems)
+        if "validation" not in splits:
+            if self.protocol == "paper" and "test" in splits:
+                splits["validation"] = splits["test"]
+            elif self.protocol != "paper" and "train" in splits and self.validation_fraction > 0:
+                splits["train"], splits["validation"] = self._carved(splits["train"], problems)
         return splits
+
+    def _with_answers(self, training: Sequence[VQARecord], problems: Problems) -> list[VQARecord]:
+        """What can be trained on; the rest is a counted problem."""
+        for record in training:
+            if not record.accepted:
+                problems.add("train row without an answer, left out", f"{record.sample_id} ({record.image})")
+        return [record for record in training if record.accepted]
+
+    def _carved(self, training: Sequence[VQARecord], problems: Problems) -> tuple[list[VQARecord], list[VQARecord]]:
+        """Training and validation rows; where there are too few, what is wrong with the files is said as well."""
+        if not training:
+            raise self.no_usable_row("train", problems)
+        try:
+            return carve_by_image(training, self.validation_fraction)
+        except UserError as error:
+            raise UserError(f"{error}. {problems}" if problems.counts else str(error)) from None
+
+    def has_truth(self, record: VQARecord) -> bool:
+        """Whether the question has an answer."""
+        return bool(record.accepted)
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -133,7 +158,7 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
             splits += ["test"] if "test" in published else []
             if published.get("validation") is not published.get("test"):
                 splits += ["validation"] if "validation" in published else []
-        return answer_vocabulary(record.answer for split in splits for record in self.records(split))
+        return answer_vocabulary(record.answer for split in splits for record in self.records(split) if record.accepted)
 
     def answer_tokens(self, answers: Sequence[str]) -> list[list[int]]:
         """Each answer's token ids, start and end token included, at most `text_length` of them."""

@@ -73,6 +73,8 @@ def vqa_batch(size: int = 4, *, seed: int = 0, image_size: int = IMAGE_SIZE, len
         texts=tuple(f"text {row}" for row in range(size)),
         image_names=tuple(f"{row}.png" for row in range(size)),
         answers=answers,
+        accepted=tuple((answer,) for answer in answers),
+        published_answers=answers,
         answer_input_ids=torch.tensor([answer_tokens(answer) for answer in answers]),
         answer_attention_mask=torch.ones(size, 4, dtype=torch.bool),
         closed=torch.tensor([answer in ("yes", "no") for answer in answers]),

@@ -63,7 +63,10 @@ class VQABatch(ImageTextBatch):
     """B questions about images; `texts` are the questions.
 
     Attributes:
-        answers: B true answers after VQA normalisation (method: lower case, articles, punctuation, numbers).
+        answers: B true answers after VQA normalisation (method: lower case, articles, punctuation, numbers); of several
+            accepted ones the first. "" where none is known: such a question is answered, and never trained on.
+        accepted: all answers of each question that count as right, the first one first; () where none is known.
+        published_answers: B first answers as the data set gives them, "" where it gives none.
         answer_input_ids: (B, M) int64 token ids of the answers, start and end token included, padded on the right.
         answer_attention_mask: (B, M) bool, True at real tokens.
         closed: (B,) bool, True for a closed question (yes / no and the like), False for an open one.
@@ -72,6 +75,8 @@ class VQABatch(ImageTextBatch):
     """
 
     answers: tuple[str, ...]
+    accepted: tuple[tuple[str, ...], ...]
+    published_answers: tuple[str, ...]
     answer_input_ids: Tensor
     answer_attention_mask: Tensor
     closed: Tensor
@@ -84,7 +89,7 @@ class ClassificationBatch(ImageTextBatch):
     """B pairs with one label each.
 
     Attributes:
-        labels: B names of the true classes.
+        labels: B names of the true classes, "" where one is not known: such a pair is classified, never trained on.
     """
 
     labels: tuple[str, ...]

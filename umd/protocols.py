@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol, TypedDict, runtime_checkable
+from typing import Any, Final, Literal, NotRequired, Protocol, TypedDict, runtime_checkable
 
 from torch import Tensor
 from torch.nn import Parameter
@@ -67,12 +67,15 @@ class TestedData(TypedDict):
         data: name of the data set.
         protocol: under which its test questions were read; None for data without protocols.
         facts: what else the data said of itself.
+        without_truth: test samples whose answer or class the data does not give: they are answered, and not counted.
+            Where that is all of them, there are no rows. Absent where it is none.
     """
 
     data_class: str
     data: str | None
     protocol: str | None
     facts: dict[str, str]
+    without_truth: NotRequired[int]
 
 
 class Limits(TypedDict):
@@ -96,7 +99,8 @@ class Report(TypedDict):
         columns: names of the columns; the first names a row, the second counts what it is measured on, the third is
             its value. `x_low` and `x_high` are the ends of the interval `x`: `interval` over questions (samples,
             queries), `image_interval` over images.
-        rows: one dictionary a row, a value for each column; None for what is undefined.
+        rows: one dictionary a row, a value for each column; None for what is undefined. No rows where the data does not
+            say what is true.
     """
 
     title: str
@@ -227,6 +231,15 @@ class HasDescription(Protocol):
     @property
     def description(self) -> Mapping[str, str]:
         """Plain facts; "data" names the data set and "protocol", where there is one, how it is split."""
+        ...
+
+
+@runtime_checkable
+class HasTruths(Protocol):
+    """A data module that may hold samples of which it does not say what is true."""
+
+    def without_truth(self, split: Literal["train", "validation", "test"]) -> int:
+        """The number of such samples in a split."""
         ...
 
 

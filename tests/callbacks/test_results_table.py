@@ -110,9 +110,10 @@ def test_fractions_keep_two_decimals_and_a_lone_bound_stays_a_column() -> None:
     assert cells == [["0.88", "0.50", "2.0"], ["1.00", "0.25", "0.1"]]
 
 
-def test_no_rows_still_make_a_table() -> None:
+def test_a_report_without_rows_is_its_title_and_notes() -> None:
     assert table_cells(["group", "accuracy"], []) == (["group", "accuracy"], [])
-    assert "accuracy" in shown(REPORT | {"rows": []}, 80)
+    told = shown(REPORT | {"rows": []}, 80)
+    assert REPORT["title"] in told and "accuracy" not in told.replace(REPORT["title"], "").split("\n")[1]
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])

@@ -41,6 +41,6 @@ def test_vocabulary_is_ordered_by_frequency_then_alphabet() -> None:
 
 
 def test_ceiling_counts_reachable_answers() -> None:
-    assert ceiling(["yes", "no", "rare", "yes"], ("yes", "no")) == 75.0
+    assert ceiling([("yes",), ("no",), ("rare",), ("odd", "yes")], ("yes", "no")) == 75.0
     with pytest.raises(ValueError, match="no answers"):
         ceiling([], ("yes",))

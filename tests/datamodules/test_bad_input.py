@@ -44,8 +44,8 @@ def data_set(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[VQADataMod
 def test_unusable_rows_are_one_warning(data_set: tuple[VQADataModule, Path, dict[str, Any], str]) -> None:
     data, file, row, image = data_set
     good = {**row, "question": "which side?", "answer": "left"}
-    without_type = {key: value for key, value in good.items() if key != "answer_type"}
-    rows = [good, {**good, "question": " "}, row, {**good, "answer": ""}, without_type, {**good, image: "cut.jpg"}, 7]
+    odd_type = {**good, "answer_type": "MAYBE"}
+    rows = [good, {**good, "question": " "}, row, {**good, "answer": ""}, odd_type, {**good, image: "cut.jpg"}, 7]
     file.write_text(
         json.dumps([entry | {"qid": place} if isinstance(entry, dict) else entry for place, entry in enumerate(rows)])
     )
@@ -53,7 +53,7 @@ def test_unusable_rows_are_one_warning(data_set: tuple[VQADataModule, Path, dict
         data.records("train")
     (message,) = [str(warning.message) for warning in caught]
     assert "2 x row without a question, left out" in message
-    assert "1 x row without an answer, left out" in message
+    assert "1 x train row without an answer, left out" in message
     assert "1 x row whose answer_type is neither OPEN nor CLOSED, left out" in message
     assert f"1 x entry that is no row, left out: {file.name}, entry 6" in message
     assert "1 x train row left out: image: " in message and "cut.jpg" in message
@@ -63,7 +63,9 @@ def test_unusable_rows_are_one_warning(data_set: tuple[VQADataModule, Path, dict
 def test_a_column_that_all_rows_lack_is_an_error(data_set: tuple[VQADataModule, Path, dict[str, Any], str]) -> None:
     data, file, row, _ = data_set
     file.write_text(json.dumps([{**row, "question": "which side?"}] * 3))
-    with pytest.raises(ValueError, match=r"the train split has no usable row .* 3 x row without an answer, left out"):
+    with pytest.raises(
+        ValueError, match=r"the train split has no usable row .* 3 x train row without an answer, left out"
+    ):
         data.records("train")
 
 

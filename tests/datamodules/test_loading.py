@@ -179,7 +179,7 @@ def test_problem_rows_are_left_out_in_one_warning(tmp_path: Path) -> None:
         data.setup("fit")
     (message,) = [str(warning.message) for warning in caught]
     for part in (
-        "1 x row without an answer, left out",
+        "1 x train row without an answer, left out",
         "1 x row whose answer_type is neither OPEN nor CLOSED, left out",
         "1 x train row left out: image: no such file",
         "1 x train row left out: image path leads outside the data set: 17 (images/../../secret.png)",

@@ -202,9 +202,12 @@ class ClassificationScores(Metric):
         }
 
     def report(self) -> list[dict[str, Any]]:
-        """The rows of `classification_report` for all ranks' samples; wants all ranks unless `compute` was called."""
+        """The rows of `classification_report` for all ranks' samples, none where there are none.
+
+        Wants all ranks unless `compute` was called.
+        """
         self.compute()
-        return classification_report(*self._joined)
+        return classification_report(*self._joined) if len(self._joined[1]) else []
 
     @property
     def occurring(self) -> tuple[int, int]:

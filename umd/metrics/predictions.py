@@ -19,12 +19,19 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def read_predictions(folder: Path) -> pd.DataFrame | None:
-    """The outcomes that a test left in a folder; None where it left none, or none that are right or wrong."""
+    """The outcomes that a test left in a folder, of the samples whose truth is known.
+
+    None where it left none, or none that are right or wrong.
+    """
     path = folder / "predictions.csv"
     if not path.is_file():
         return None
     table = read_table(path)
-    return table if "correct" in table else None
+    if "correct" not in table:
+        return None
+    judged = table[table["correct"].astype(str) != ""]  # of the others nobody knows
+    right = judged["correct"].astype(str).str.lower() == "true"
+    return judged.assign(correct=right).reset_index(drop=True) if len(judged) else None
 
 
 def same_samples(tables: Sequence[pd.DataFrame]) -> bool:

@@ -113,14 +113,17 @@ def read_run(path: Path, label: str) -> Run:
         label: its name in tables.
 
     Raises:
-        UserError: the run has no test results.
+        UserError: the run has no test results, or its test had nothing to compare with.
     """
     if not path.exists():
         raise UserError(f"there is no run '{path}'")
     file = path if path.suffix == ".json" else path / "results.json"
     if not file.is_file():
         raise UserError(f"'{path}' has no results.json: test it first (umd test --ckpt_path ...)")
-    return Run(label, json.loads(file.read_text(encoding="utf-8")), read_predictions(file.parent))
+    results = json.loads(file.read_text(encoding="utf-8"))
+    if not results["rows"]:
+        raise UserError(f"'{path}' was tested on data that does not say what is true: there is nothing to compare")
+    return Run(label, results, read_predictions(file.parent))
 
 
 def configurations(runs: Sequence[Run]) -> list[Configuration]:

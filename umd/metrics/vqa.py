@@ -123,12 +123,12 @@ class VQAAccuracy(Metric):
         }
 
     def report(self) -> list[dict[str, Any]]:
-        """The rows of `vqa_report` for all ranks' questions.
+        """The rows of `vqa_report` for all ranks' questions; none where there are none.
 
         Returns at once after `compute`; before it, `compute` is called, which wants all ranks.
         """
         self.compute()
-        return vqa_report(*self._joined.unbind(dim=1))
+        return vqa_report(*self._joined.unbind(dim=1)) if len(self._joined) else []
 
     def sync(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Join the ranks' states; a rank without questions brings an empty tensor of the right shape."""

@@ -16,7 +16,8 @@ from umd.encoders import EncoderConfig, MultimodalEncoder, Pooled
 from umd.files import UserError
 from umd.heads.split_head import Contribution, SplitHead
 from umd.modules.contributions import Contributions
-from umd.modules.outcomes import Row, report_heading
+from umd.modules.outcomes import NOTHING_TO_COMPARE, Row, report_heading, with_truth
+from umd.modules.ranked import SHOWN, Ranked, ranked
 from umd.modules.umd_stage import UMDStage
 from umd.optim import OptimizerConfig, ParameterGroup
 
@@ -33,7 +34,7 @@ class Scores(Protocol):
         ...
 
     def report(self) -> list[Row]:
-        """The same as rows of a table, with intervals."""
+        """The same as rows of a table, with intervals; none where there was nothing to measure."""
         ...
 
     def reset(self) -> None:
@@ -103,7 +104,7 @@ class ChoiceStage(Contributions[MultimodalEncoder], UMDStage, Generic[BatchT, Sc
 
     @abstractmethod
     def truths(self, batch: BatchT) -> Sequence[str]:
-        """The true name of each sample."""
+        """The true name of each sample, "" where it is not known."""
 
     @abstractmethod
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -111,7 +112,11 @@ class ChoiceStage(Contributions[MultimodalEncoder], UMDStage, Generic[BatchT, Sc
 
     @abstractmethod
     def update(self, scores: ScoresT, batch: BatchT, logits: Tensor, labels: Tensor) -> None:
-        """Add a batch to a metric."""
+        """Add a batch to a metric, but for the samples whose true name is not known."""
+
+    @abstractmethod
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """What (B, A) logits give each name, (B, A) in 0..1."""
 
     @abstractmethod
     def notes(self, scores: ScoresT) -> list[str]:
@@ -198,6 +203,10 @@ class ChoiceStage(Contributions[MultimodalEncoder], UMDStage, Generic[BatchT, Sc
         logits: Tensor = self.head(self.pool(batch))
         return logits
 
+    def ranked(self, logits: Tensor, most: int = SHOWN) -> list[list[Ranked]]:
+        """The likeliest names of each sample, best first, with their probabilities."""
+        return ranked(self.names, logits, self.probabilities(logits), most)
+
     # Steps
 
     def training_step(self, batch: BatchT, batch_idx: int) -> Tensor:
@@ -217,7 +226,9 @@ class ChoiceStage(Contributions[MultimodalEncoder], UMDStage, Generic[BatchT, Sc
         """Add the batch to the metric; log the loss."""
         logits, labels = self(batch), self.labels(batch)
         self.update(self.validation_scores, batch, logits, labels)
-        self.log("validation/loss", self.loss(logits, labels), batch_size=len(batch), sync_dist=True)
+        logits, labels = with_truth(self.truths(batch), logits, labels)
+        loss = self.loss(logits, labels) if len(labels) else logits.new_zeros(())
+        self.log("validation/loss", loss, batch_size=len(labels), sync_dist=True)
 
     def test_step(self, batch: BatchT, batch_idx: int) -> list[Row]:  # type: ignore[override] # Lightning passes it on
         """Add the batch to the metric; the rows of `predict_step`."""
@@ -235,7 +246,8 @@ class ChoiceStage(Contributions[MultimodalEncoder], UMDStage, Generic[BatchT, Sc
 
     def on_test_epoch_end(self) -> None:
         """Log the same, and keep the table for `test_report`."""
-        self._test_rows, self._test_notes = self.test_scores.report(), self.notes(self.test_scores)
+        self._test_rows = self.test_scores.report()
+        self._test_notes = self.notes(self.test_scores) if self._test_rows else [NOTHING_TO_COMPARE]
         self._log_scores("test", self.test_scores)
 
     def _log_scores(self, split: str, scores: ScoresT) -> None:

@@ -14,7 +14,8 @@ from umd.losses.classification import classification_loss
 from umd.metrics.classification import CLASSIFICATION_REPORT_COLUMNS, ClassificationScores
 from umd.metrics.images import image_numbers
 from umd.modules.choice import ChoiceStage, Inputs
-from umd.modules.outcomes import Row, as_rows
+from umd.modules.outcomes import Row, as_rows, judged, with_truth
+from umd.modules.ranked import ranked_columns
 from umd.optim import OptimizerConfig
 from umd.protocols import HasClasses
 
@@ -78,7 +79,12 @@ class Classification(ChoiceStage[ClassificationBatch, ClassificationScores]):
 
     def update(self, scores: ClassificationScores, batch: ClassificationBatch, logits: Tensor, labels: Tensor) -> None:
         """Keep the probabilities."""
-        scores.update(batch.index, image_numbers(batch.image_names), logits.float().softmax(1), labels)
+        columns = (batch.index, image_numbers(batch.image_names), self.probabilities(logits), labels)
+        scores.update(*with_truth(batch.labels, *columns))
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """They add up to 1."""
+        return logits.float().softmax(1)
 
     def notes(self, scores: ClassificationScores) -> list[str]:
         """What the macro averages are over."""
@@ -96,8 +102,9 @@ class Classification(ChoiceStage[ClassificationBatch, ClassificationScores]):
 
     def rows(self, batch: ClassificationBatch, logits: Tensor) -> list[Row]:
         """One row a sample: its class, how sure, the true one, and whether that is it."""
-        confidence, number = logits.float().softmax(1).max(1)  # as the metrics see it
-        labels = [self.classes[chosen] for chosen in number.tolist()]
+        best = self.ranked(logits)
+        labels = [of_one[0].name for of_one in best]
+        truths = [(label,) if label else () for label in batch.labels]
         return as_rows(
             {
                 "index": batch.index.tolist(),
@@ -105,8 +112,9 @@ class Classification(ChoiceStage[ClassificationBatch, ClassificationScores]):
                 "image": batch.image_names,
                 "text": batch.texts,
                 "label": labels,
-                "confidence": [round(sure, 4) for sure in confidence.tolist()],
+                "confidence": [round(of_one[0].probability, 4) for of_one in best],
                 "ground_truth": batch.labels,
-                "correct": [label == truth for label, truth in zip(labels, batch.labels, strict=True)],
+                "correct": judged(labels, truths),
+                **ranked_columns("label", best),
             }
         )

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from umd.batch import VQABatch
 from umd.modules.lineage import heading
+from umd.modules.ranked import Ranked, ranked_columns
 from umd.protocols import HasDescription, Training
 
 Row = dict[str, Any]
+
+NOTHING_TO_COMPARE = "The data does not say what is true here: predictions.csv stands in the place of a table."
+"""The note of a test of samples without answers or classes."""
 
 
 def as_rows(columns: Mapping[str, Sequence[Any]]) -> list[Row]:
@@ -21,15 +28,37 @@ def as_rows(columns: Mapping[str, Sequence[Any]]) -> list[Row]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
+def judged(given: Sequence[str], accepted: Sequence[Sequence[str]]) -> list[bool | None]:
+    """Whether each answer is one of those that count as right; None where none is known."""
+    return [answer in right if right else None for answer, right in zip(given, accepted, strict=True)]
+
+
+def with_truth(truths: Sequence[object], *columns: Tensor) -> tuple[Tensor, ...]:
+    """The rows of each column whose truth is known; a truth that is empty is not.
+
+    Args:
+        truths: one a row: an answer, a class, or all accepted answers.
+        *columns: tensors of as many rows.
+    """
+    known = [bool(truth) for truth in truths]
+    if all(known):
+        return columns
+    return tuple(column[torch.tensor(known, device=column.device)] for column in columns)
+
+
 def question_rows(
-    batch: VQABatch, given: Mapping[str, Sequence[Any]], judged: Mapping[str, Sequence[bool]]
+    batch: VQABatch,
+    given: Mapping[str, Sequence[Any]],
+    judged: Mapping[str, Sequence[bool | None]],
+    ranked: Sequence[Sequence[Ranked]],
 ) -> list[Row]:
     """One row a question: what was asked, what was answered, what is true, whether it is right, of which kind it is.
 
     Args:
         batch: the questions.
         given: columns of what the model answered and how sure it was, a value a question.
-        judged: columns that tell whether it was right.
+        judged: columns that tell whether it was right, None where nobody knows.
+        ranked: the likeliest answers of each question.
 
     Raises:
         ValueError: a column does not have a value for each question.
@@ -42,10 +71,13 @@ def question_rows(
             "question": batch.texts,
             **given,
             "ground_truth": batch.answers,
+            "published_answer": batch.published_answers,
+            "also_accepted": [" | ".join(right[1:]) for right in batch.accepted],
             **judged,
             "closed": batch.closed.tolist(),
             "has_twin": batch.has_twin.tolist(),
             "question_type": batch.question_types,
+            **ranked_columns("answer", ranked),
         }
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from umd.batch import VQABatch
@@ -14,7 +15,7 @@ from umd.losses.answering import answer_loss
 from umd.metrics.images import image_numbers
 from umd.metrics.vqa import VQA_REPORT_COLUMNS, VQAAccuracy
 from umd.modules.choice import ChoiceStage, Inputs
-from umd.modules.outcomes import Row, question_rows
+from umd.modules.outcomes import Row, judged, question_rows, with_truth
 from umd.optim import OptimizerConfig
 from umd.protocols import HasAnswers
 
@@ -78,8 +79,20 @@ class VQAClassifier(ChoiceStage[VQABatch, VQAAccuracy]):
 
     def update(self, scores: VQAAccuracy, batch: VQABatch, logits: Tensor, labels: Tensor) -> None:
         """Count right answers."""
-        images, correct = image_numbers(batch.image_names), logits.argmax(1) == labels
-        scores.update(batch.index, images, correct, batch.closed, batch.has_twin, labels >= 0)
+        right = self._accepted_numbers(batch)
+        correct, answerable = (logits.argmax(1)[:, None] == right).any(1), (right >= 0).any(1)
+        columns = (batch.index, image_numbers(batch.image_names), correct, batch.closed, batch.has_twin, answerable)
+        scores.update(*with_truth(batch.answers, *columns))
+
+    def _accepted_numbers(self, batch: VQABatch) -> Tensor:
+        """(B, K) int64 numbers of the accepted answers, -1 where one is not in the vocabulary, or is none."""
+        most = max(1, *map(len, batch.accepted))
+        numbers = [[self.number_of.get(answer, -1) for answer in answers] for answers in batch.accepted]
+        return torch.tensor([[*row, *[-1] * (most - len(row))] for row in numbers], device=self.device)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """One sigmoid an answer: they need not add up to 1."""
+        return logits.float().sigmoid()
 
     def notes(self, scores: VQAAccuracy) -> list[str]:
         """What accuracy and ceiling are."""
@@ -91,12 +104,11 @@ class VQAClassifier(ChoiceStage[VQABatch, VQAAccuracy]):
 
     def rows(self, batch: VQABatch, logits: Tensor) -> list[Row]:
         """One row a question: what was asked, what is answered, how sure, what is true, and whether that is it."""
-        # Not the largest probability: of many answers that are all but certain, several round to 1.
-        number = logits.argmax(1)
-        confidence = logits.float().sigmoid().gather(1, number[:, None])[:, 0]
-        answers = [self.answers[chosen] for chosen in number.tolist()]
+        best = self.ranked(logits)
+        answers = [of_one[0].name for of_one in best]
         return question_rows(
             batch,
-            given={"answer": answers, "confidence": [round(sure, 4) for sure in confidence.tolist()]},
-            judged={"correct": [answer == truth for answer, truth in zip(answers, batch.answers, strict=True)]},
+            given={"answer": answers, "confidence": [round(of_one[0].probability, 4) for of_one in best]},
+            judged={"correct": judged(answers, batch.accepted)},
+            ranked=best,
         )

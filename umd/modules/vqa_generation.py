@@ -19,7 +19,8 @@ from umd.metrics.vqa import VQA_REPORT_COLUMNS, VQAAccuracy
 from umd.modules.base import from_plain
 from umd.modules.contributions import Contributions
 from umd.modules.ggp_stage import GGPStage
-from umd.modules.outcomes import Row, question_rows, report_heading
+from umd.modules.outcomes import NOTHING_TO_COMPARE, Row, judged, question_rows, report_heading, with_truth
+from umd.modules.ranked import SHOWN, Ranked
 from umd.optim import OptimizerConfig, ParameterGroup
 from umd.protocols import HasAnswers, HasAnswerTokens
 
@@ -175,6 +176,14 @@ class VQAGenerator(Contributions[GGPEncoder], GGPStage):
             states.joint, states.mask, self.candidates, self.candidates_mask, self.decoding.shortlist
         )
 
+    def ranked(self, states: States, most: int = SHOWN) -> list[list[Ranked]]:
+        """The likeliest candidates of each question, best first, with their likelihoods."""
+        numbers, likelihoods = self.rank(states)
+        return [
+            [Ranked(self.answers[number], likelihood) for number, likelihood in zip(*row, strict=True)]
+            for row in zip(numbers[:, :most].tolist(), likelihoods[:, :most].exp().tolist(), strict=True)
+        ]
+
     def generate(self, states: States) -> list[str]:
         """Freely written answers, as normalised text."""
         data = self._reader()
@@ -223,41 +232,45 @@ class VQAGenerator(Contributions[GGPEncoder], GGPStage):
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
         return loss
 
-    def _ranked(self, batch: VQABatch, numbers: Tensor) -> tuple[list[str], list[bool]]:
-        """The candidates of these numbers, and whether they are the true answers."""
-        answers = [self.answers[number] for number in numbers.tolist()]
-        return answers, [answer == truth for answer, truth in zip(answers, batch.answers, strict=True)]
-
-    def _count(self, batch: VQABatch, correct: Sequence[bool], accuracy: VQAAccuracy, free: bool = False) -> None:
+    def _count(
+        self, batch: VQABatch, correct: Sequence[bool | None], accuracy: VQAAccuracy, free: bool = False
+    ) -> None:
         # Free writing is bound to no vocabulary, so every answer is within reach.
-        known = torch.tensor([free or truth in self.answers for truth in batch.answers])
-        images = image_numbers(batch.image_names)
-        accuracy.update(batch.index, images, torch.tensor(correct), batch.closed, batch.has_twin, known)
+        candidates = set(self.answers)
+        known = torch.tensor([free or not candidates.isdisjoint(right) for right in batch.accepted])
+        right = torch.tensor([bool(one) for one in correct])
+        columns = (batch.index, image_numbers(batch.image_names), right, batch.closed, batch.has_twin, known)
+        accuracy.update(*with_truth(batch.answers, *columns))
 
     def _rows(self, batch: VQABatch) -> list[Row]:
         states: States = self(batch)
-        numbers, likelihoods = self.rank(states)
-        answers, correct = self._ranked(batch, numbers[:, 0])
+        best = self.ranked(states)
+        answers = [of_one[0].name for of_one in best]
         data, written = self._reader(), self.generate(states)
         # Some tokenizers do not give every answer back as it was: exactly its tokens are right too.
         free = [
-            answer in (truth, data.answer_text(ids))
-            for answer, truth, ids in zip(written, batch.answers, batch.answer_input_ids.tolist(), strict=True)
+            (*right, data.answer_text(ids)) if right else ()
+            for right, ids in zip(batch.accepted, batch.answer_input_ids.tolist(), strict=True)
         ]
-        confidence = [round(likelihood, 4) for likelihood in likelihoods[:, 0].exp().tolist()]
         return question_rows(
             batch,
-            given={"answer": answers, "confidence": confidence, "generated_answer": written},
-            judged={"correct": correct, "generated_correct": free},
+            given={
+                "answer": answers,
+                "confidence": [round(of_one[0].probability, 4) for of_one in best],
+                "generated_answer": written,
+            },
+            judged={"correct": judged(answers, batch.accepted), "generated_correct": judged(written, free)},
+            ranked=best,
         )
 
     def validation_step(self, batch: VQABatch, batch_idx: int) -> None:
         """Log the loss; count right answers by ranking."""
         states: States = self(batch)
-        loss = -self.log_likelihood(batch, states).mean()
-        self.log("validation/loss", loss, batch_size=len(batch), sync_dist=True)
-        _, correct = self._ranked(batch, self.rank(states)[0][:, 0])
-        self._count(batch, correct, self.validation_accuracy)
+        (likelihoods,) = with_truth(batch.answers, self.log_likelihood(batch, states))
+        loss = -likelihoods.mean() if len(likelihoods) else likelihoods.new_zeros(())
+        self.log("validation/loss", loss, batch_size=len(likelihoods), sync_dist=True)
+        answers = [of_one[0].name for of_one in self.ranked(states, most=1)]
+        self._count(batch, judged(answers, batch.accepted), self.validation_accuracy)
 
     def on_validation_epoch_end(self) -> None:
         """Log open, closed and overall accuracy by ranking, in per cent."""
@@ -286,7 +299,9 @@ class VQAGenerator(Contributions[GGPEncoder], GGPStage):
         """See `umd.protocols.HasReport`."""
         title, notes = report_heading(self.data, self.lineage())
         notes.append(
-            f"Answers are chosen from {len(self.answers)} candidates by likelihood or, in the groups marked "
+            NOTHING_TO_COMPARE
+            if not self._test_rows
+            else f"Answers are chosen from {len(self.answers)} candidates by likelihood or, in the groups marked "
             f"'{GENERATED}', written freely. Accuracy in per cent with 95 % bootstrap intervals over questions and "
             "over images; ceiling: share of questions whose answer can be given at all."
         )

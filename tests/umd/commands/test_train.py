@@ -17,7 +17,9 @@ import pandas as pd
 import pytest
 import torch
 
+from datamodules.vqa_rad import SINGLE_FILE
 from tests.configs.test_configs import CONFIGS, SHORT, TINY, TINY_UMD, fit, step
+from tests.datamodules.samples import write_vqa
 from umd.cli import main
 from umd.commands.compare import comparison, read_runs
 from umd.commands.train import run
@@ -319,3 +321,17 @@ def test_a_wrong_start_keeps_what_it_was_to_replace(
         assert said in refused([*how, *given[:2], f"--data.root={tmp_path / 'nowhere'}"], capsys)
         kept = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file() and path.name != ".lock"}
         assert kept == before
+
+
+def test_a_training_whose_test_split_has_no_answers_ends_with_predictions(tmp_path: Path) -> None:
+    root = write_vqa(tmp_path / "data")
+    content = json.loads((root / SINGLE_FILE).read_text())
+    (root / SINGLE_FILE).write_text(json.dumps([*content[:-1], {**content[-1], "answer": None}]))
+    data = ["--data=VQARAD", f"--data.root={root}", "--trainer.limit_test_batches=1.0"]
+    fit(tmp_path / "runs", ["vqa.yaml"], *data)
+    folder = tmp_path / "runs" / "vqa" / "default"
+    results = json.loads((folder / "results.json").read_text())
+    assert results["rows"] == [] and results["test"]["without_truth"] == 1
+    assert pd.read_csv(folder / "predictions.csv", keep_default_na=False)["correct"].tolist() == [""]
+    run(["test", f"--ckpt_path={best(tmp_path / 'runs')}", *QUIET])
+    assert json.loads((folder / "test" / "results.json").read_text())["notes"] == results["notes"]

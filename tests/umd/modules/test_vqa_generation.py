@@ -66,7 +66,9 @@ def batch_of(size: int = 6, seed: int = 0) -> VQABatch:
     for row, answer in enumerate(answers):
         ids[row, : len(CANDIDATES[answer])] = torch.tensor(CANDIDATES[answer])
     # Token 0 pads.
-    return replace(vqa_batch(size, seed=seed), answers=answers, answer_input_ids=ids, answer_attention_mask=ids > 0)
+    accepted = tuple((answer,) for answer in answers)
+    batch = replace(vqa_batch(size, seed=seed), answers=answers, accepted=accepted)
+    return replace(batch, answer_input_ids=ids, answer_attention_mask=ids > 0)
 
 
 def one(states: States, row: int) -> States:
@@ -324,6 +326,8 @@ class Studies(LightningDataModule):
             texts=asked * 8,
             image_names=tuple(f"{row // 4}.png" for row in range(32)),
             answers=answers,
+            accepted=tuple((answer,) for answer in answers),
+            published_answers=answers,
             answer_input_ids=written["input_ids"],
             answer_attention_mask=written["attention_mask"].bool(),
             closed=torch.tensor([answer in ("yes", "no") for answer in answers]),
