@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from datamodules.loading import Item
+from datamodules.tokens import token_arrays
 from umd.batch import ImageTextBatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-LENGTH_STEP = 8
-"""Texts are padded to a multiple of this many tokens, so that few different shapes occur."""
 
 
 class TokenTensors(TypedDict):
@@ -28,35 +26,18 @@ class TokenTensors(TypedDict):
 
 
 def tokenize(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], text_length: int) -> TokenTensors:
-    """B texts as token ids, cut to `text_length` tokens and padded on the right.
+    """B texts as token ids, cut to `text_length` tokens and padded on the right; see `token_arrays`.
 
-    L is the longest text's length, rounded up to a multiple of `LENGTH_STEP`, at most `text_length`. A
-    special token that a text spells out ("[MASK]") is marked as special too; the unknown token is an ordinary
-    one.
+    A special token that a text spells out ("[MASK]") is marked as special too; the unknown token is an ordinary one.
     """
     encoded = tokenizer(list(texts), truncation=True, max_length=text_length, padding=False)
-    ids: list[list[int]] = encoded["input_ids"]
-    longest = max(len(row) for row in ids)
-    length = min(text_length, -(-longest // LENGTH_STEP) * LENGTH_STEP)
     special_ids = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-    pad = int(tokenizer.pad_token_id)
-    input_ids = torch.full((len(ids), length), pad)
-    attention_mask = torch.zeros(len(ids), length, dtype=torch.bool)
-    special_tokens_mask = torch.ones(len(ids), length, dtype=torch.bool)
-    word_ids = torch.full((len(ids), length), -1)
-    for row, tokens in enumerate(ids):
-        words = [-1 if word is None else word for word in encoded.word_ids(row)]
-        special = [word < 0 or token in special_ids for token, word in zip(tokens, words, strict=True)]
-        input_ids[row, : len(tokens)] = torch.tensor(tokens)
-        attention_mask[row, : len(tokens)] = True
-        special_tokens_mask[row, : len(tokens)] = torch.tensor(special)
-        word_ids[row, : len(tokens)] = torch.tensor(words)
-    word_ids[special_tokens_mask] = -1
+    arrays = token_arrays(encoded.encodings or [], special_ids, int(tokenizer.pad_token_id), text_length)
     return {
-        "input_ids": input_ids,
-        "attention_mask": attention_mask,
-        "special_tokens_mask": special_tokens_mask,
-        "word_ids": word_ids,
+        "input_ids": torch.from_numpy(arrays["input_ids"]),
+        "attention_mask": torch.from_numpy(arrays["attention_mask"]),
+        "special_tokens_mask": torch.from_numpy(arrays["special_tokens_mask"]),
+        "word_ids": torch.from_numpy(arrays["word_ids"]),
     }
 
 

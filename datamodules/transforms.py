@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from PIL import Image
+from functools import partial
+
 from torchvision.transforms import v2
 
+from datamodules.fitting import fit
+
 CROP_SCALE = (0.9, 1.0)
-
-MOST_RATIO = 8
-"""Longer images lose their ends before they are resized: a strip of 20,000 x 1 pixels would take gigabytes."""
-
-
-def without_ends(image: Image.Image) -> Image.Image:
-    """The middle of an image whose longer side has more than `MOST_RATIO` times the pixels of the shorter one."""
-    width, height = (min(side, MOST_RATIO * min(image.size)) for side in image.size)
-    if (width, height) == image.size:
-        return image
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
 
 
 def evaluation_transform(image_size: int) -> v2.Transform:
     """Shorter side to `image_size` pixels (bicubic), centre crop: PIL image to (3, S, S) uint8."""
-    return v2.Compose(
-        [
-            without_ends,
-            v2.Resize(image_size, interpolation=v2.InterpolationMode.BICUBIC),
-            v2.CenterCrop(image_size),
-            v2.PILToTensor(),
-        ]
-    )
+    return v2.Compose([partial(fit, image_size=image_size), v2.PILToTensor()])
 
 
 def training_transform(image_size: int, random_resized_crop: bool) -> v2.Transform:

@@ -11,7 +11,7 @@ import yaml
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from rich.console import Console
 
-import datamodules  # noqa: F401 - makes the short class names known to the parser
+from datamodules import *  # noqa: F403 - makes the short class names known to the parser
 from datamodules.base import ImageTextDataModule
 from datamodules.summary import as_csv, shown
 from umd.commands.configs import is_inline, with_found_configs

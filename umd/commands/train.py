@@ -17,8 +17,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-import datamodules  # noqa: F401 - makes the short class names known to the parser
 import umd.modules  # noqa: F401 - the same
+from datamodules import *  # noqa: F403 - makes the short class names known to the parser
 from umd.commands.added import ConfigFile, with_added_callbacks, with_added_loggers, with_atomic_writing
 from umd.commands.arguments import add_options, prepare
 from umd.commands.callback_options import with_options

@@ -1,4 +1,4 @@
-"""`umd.load`: from a checkpoint, or the folder of a run, to a model that answers."""
+"""From a checkpoint to a model that answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 import umd
-from datamodules.tokenization import tokenizer_from_state
 from umd.checkpoints import SETTINGS_KEY, read_checkpoint
 from umd.encoders.interfaces import PairEncoder
 from umd.files import UserError
@@ -20,22 +19,14 @@ from umd.inference.stage_network import StageNetwork
 from umd.modules.base import Stage
 from umd.run.renamed import with_names_of_today
 
-CHOSEN, LATEST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
-"""Where a run folder holds the checkpoint that validation chose, and the last one, where nothing was chosen."""
 
-
-def load(source: str | Path, *, device: str | torch.device = "cpu") -> Model:
-    """A model that answers, from a checkpoint alone: no trainer, no data, no configuration.
-
-    Args:
-        source: a checkpoint, or the folder of a run, whose best checkpoint is taken.
-        device: where it computes: "cpu", "cuda", "cuda:1".
+def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Model:
+    """A model that answers, from a checkpoint alone; see `umd.load`.
 
     Raises:
         UserError: there is no such file; or it is no checkpoint of this project, or a broken one; or the device is
             not there.
     """
-    path = find_checkpoint(Path(source).expanduser())
     place = find_device(device)
     checkpoint = read_checkpoint(path, mapped=True)
     settings = with_names_of_today(checkpoint.get(SETTINGS_KEY))
@@ -47,7 +38,7 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> Model:
     stage = restore(checkpoint, settings["model"], path)
     network = StageNetwork(stage, place)
     image_size, length = int(stage.hparams["encoder"]["image_size"]), text_length(settings.get("data"), path)
-    preparation = Preparation(tokenizer_from_state(tokenizer_in(checkpoint, path)), image_size, length)
+    preparation = Preparation(tokenizer_in(checkpoint, path), image_size, length)
     red, green, blue = (round(255 * value) for value in stage.encoder.vision.mean.flatten().tolist())
     return Model(
         network,
@@ -63,20 +54,6 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> Model:
             blank=(red, green, blue),
         ),
     )
-
-
-def find_checkpoint(source: Path) -> Path:
-    """The checkpoint that a path means.
-
-    Raises:
-        UserError: a folder without checkpoints.
-    """
-    if not source.is_dir():
-        return source
-    found = next((source / name for name in (CHOSEN, LATEST) if (source / name).is_file()), None)
-    if found is None:
-        raise UserError(f"'{source}' is no folder of a run: it has neither {CHOSEN} nor {LATEST}")
-    return found
 
 
 def find_device(name: str | torch.device) -> torch.device:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from datamodules.collate import tokenize
+from datamodules.fitting import fit
 from datamodules.images import MAX_PIXELS, ImageError, decode, to_rgb
-from datamodules.transforms import evaluation_transform
+from datamodules.tokens import TextTokenizer
 from umd.files import UserError
 from umd.inference.network import Inputs
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 ImageSource: TypeAlias = str | Path | Image.Image | NDArray[Any]
 """An image file (DICOM too), an image of Pillow, or an array; see `to_image`."""
@@ -65,43 +62,40 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
 
 
 class Preparation:
-    """The evaluation transform and the tokenizer of a model.
+    """The evaluation transform and the tokenizer of a model, without torch.
 
     Args:
-        tokenizer: a fast tokenizer.
+        tokenizer: its plain state, as checkpoints hold it.
         image_size: pixels along the side of the square image.
         text_length: most tokens of a text, special tokens included.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, image_size: int, text_length: int) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Mapping[str, Any], image_size: int, text_length: int) -> None:
+        self.tokenizer = TextTokenizer(tokenizer, text_length)
         self.image_size = image_size
         self.text_length = text_length
-        self._transform = evaluation_transform(image_size)
 
     def image(self, source: ImageSource) -> NDArray[np.uint8]:
         """(3, S, S): shorter side to S pixels (bicubic), centre crop."""
-        pixels: NDArray[np.uint8] = self._transform(to_image(source)).numpy()
-        return pixels
+        return np.asarray(fit(to_image(source), self.image_size)).transpose(2, 0, 1)
 
     def inputs(self, image: NDArray[np.uint8], texts: Sequence[str]) -> Inputs:
         """Prepared images, (B, 3, S, S) or one for all, with their B texts."""
-        tokens = tokenize(self.tokenizer, texts, self.text_length)
+        tokens = self.tokenizer.arrays(texts)
         return Inputs(
             image=image,
-            input_ids=tokens["input_ids"].numpy(),
-            attention_mask=tokens["attention_mask"].numpy(),
-            word_ids=tokens["word_ids"].numpy(),
+            input_ids=tokens["input_ids"],
+            attention_mask=tokens["attention_mask"],
+            word_ids=tokens["word_ids"],
         )
 
     def is_cut(self, text: str) -> bool:
         """Whether a text has more tokens than are read."""
-        ids = self.tokenizer(text, truncation=False, verbose=False)["input_ids"]
-        return len(ids) > self.text_length
+        return self.tokenizer.count(text) > self.text_length
 
     def words(self, text: str) -> list[str]:
         """The words of a text by their numbers (`Inputs.word_ids`), as they are written there."""
-        encoded = self.tokenizer(text, truncation=True, max_length=self.text_length)
-        numbers = [number for number in encoded.word_ids() if number is not None]
-        spans = [encoded.word_to_chars(number) for number in range(1 + max(numbers, default=-1))]
-        return [text[span.start : span.end].strip() for span in spans]
+        (encoding,) = self.tokenizer.encode([text])
+        numbers = [number for number in encoding.word_ids if number is not None]
+        spans = [encoding.word_to_chars(number) or (0, 0) for number in range(1 + max(numbers, default=-1))]
+        return [text[start:end].strip() for start, end in spans]

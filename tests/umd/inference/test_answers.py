@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 import umd
-from datamodules.tokenization import build_tokenizer
+from datamodules.tokenization import build_tokenizer, tokenizer_state
 from tests.synthetic import vqa_batch
 from umd.checkpoints import SETTINGS_KEY
 from umd.commands.train import run
@@ -30,6 +30,7 @@ from umd.modules import Retrieval
 from umd.modules.base import Stage
 
 QUESTION = "Where is the lesion?"
+EMBEDDED = tokenizer_state(build_tokenizer("embedded"), "embedded")
 
 
 @pytest.fixture(autouse=True)
@@ -296,7 +297,7 @@ def test_a_model_needs_no_more_than_scores() -> None:
         source="X", stage="umd.VQAClassifier", task="answering", names=("no", "yes"), link="exp", image_size=32,
         text_length=8, blank=(1, 2, 3),
     )  # fmt: skip
-    model = Model(Constant(), Preparation(build_tokenizer("embedded"), 32, 8), reference)
+    model = Model(Constant(), Preparation(EMBEDDED, 32, 8), reference)
     assert model.answer(np.zeros((40, 40)), "is it?").best.text == "yes"
     with pytest.raises(UserError, match="'X' gives scores alone"):
         model.embed(texts="a")

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import umd
-from datamodules.tokenization import build_tokenizer
+from datamodules.tokenization import build_tokenizer, tokenizer_state
 from tests.synthetic import ANSWERS, ENCODER, IMAGE_SIZE, OPTIMIZER, PATCH_SIZE
 from umd.encoders import EncoderConfig
 from umd.files import UserError
@@ -38,6 +38,7 @@ from umd.inference.stage_network import StageNetwork
 from umd.modules import VQAClassifier
 
 QUESTION = "Where is the lesion?"
+EMBEDDED = tokenizer_state(build_tokenizer("embedded"), "embedded")
 SIDE = IMAGE_SIZE // PATCH_SIZE
 METHODS = get_args(Method)
 
@@ -57,7 +58,7 @@ def model_of(config: EncoderConfig) -> Model:
         text_length=16,
         blank=(round(255 * 0.45),) * 3,
     )
-    return Model(network, Preparation(build_tokenizer("embedded"), config.image_size, 16), settings)
+    return Model(network, Preparation(EMBEDDED, config.image_size, 16), settings)
 
 
 TINY = replace(ENCODER, text_options={**ENCODER.text_options, "vocab_size": 4096})
@@ -206,7 +207,7 @@ def test_written_answers_have_gradients_of_their_own(generator_run: Path) -> Non
 
 
 def test_pieces_of_a_word_count_together() -> None:
-    preparation = Preparation(build_tokenizer("embedded"), 32, 16)
+    preparation = Preparation(EMBEDDED, 32, 16)
     text = "Is xylophonist here?"
     inputs = preparation.inputs(np.zeros((1, 3, 32, 32), np.uint8), [text])
     weights = np.arange(inputs.input_ids.shape[1], dtype=np.float32)
