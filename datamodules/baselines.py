@@ -1,9 +1,12 @@
-"""What can be said without looking: the most frequent answer of the training rows, per type of question."""
+"""What can be said without looking at the image: the most frequent answer, and that to the nearest question."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from datamodules.answers import answer_vocabulary
 from datamodules.questions import VQARecord
@@ -45,3 +48,58 @@ class MostFrequentAnswer:
 def most_frequent(values: Iterable[str]) -> str:
     """The most frequent value, the alphabetically first of equally frequent ones; there must be one."""
     return answer_vocabulary(values)[0]
+
+
+_WORD = re.compile(r"[^\W_]+")
+# Two similarities that differ by less are one: sums of the same terms in another order.
+_TIE = 1e-9
+# Questions whose similarities to all training questions are held at once.
+_BLOCK = 512
+
+
+def nearest_answers(training: Sequence[VQARecord], asked: Sequence[VQARecord]) -> list[str]:
+    """The training answer to the most similar question, by its words alone, for each question that is asked.
+
+    Similar is what has a large cosine between TF-IDF vectors (scikit-learn's, of words, fitted on the training
+    questions). Where several training rows are equally near, as those with the same question about several images are,
+    their most frequent answer is taken, and of equally frequent ones the alphabetically first. A question without a
+    word of the training questions is equally near to all of them.
+
+    Args:
+        training: The rows trained on; one at least.
+        asked: The questions.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer  # not above: it takes a second, and few need it
+
+    answers: dict[str, list[str]] = defaultdict(list)
+    for record in training:
+        answers[record.question.lower()].append(record.answer)
+    known = list(answers)
+    wanted = list(dict.fromkeys(record.question.lower() for record in asked))
+    if not any(_WORD.search(question) for question in known):
+        return [most_frequent(record.answer for record in training)] * len(asked)
+    vectors = TfidfVectorizer(token_pattern=_WORD.pattern)
+    of_known = vectors.fit_transform(known).T.tocsc()
+    of_wanted = vectors.transform(wanted)
+    found: dict[str, str] = {}
+    for start in range(0, len(wanted), _BLOCK):
+        similar = (of_wanted[start : start + _BLOCK] @ of_known).toarray()
+        for question, row in zip(wanted[start:], similar, strict=False):
+            near = np.flatnonzero(row >= row.max() - _TIE)
+            found[question] = most_frequent(answer for place in near for answer in answers[known[place]])
+    return [found[record.question.lower()] for record in asked]
+
+
+def fools(training: Sequence[VQARecord], asked: Sequence[VQARecord]) -> dict[str, list[str]]:
+    """What is answered without looking at the image, by who does: an answer for each question that is asked.
+
+    Args:
+        training: The rows trained on; one at least.
+        asked: The questions.
+    """
+    overall, of_type = most_frequent(record.answer for record in training), MostFrequentAnswer(training)
+    return {
+        "most frequent": [overall] * len(asked),
+        "most frequent of type": [of_type(record) for record in asked],
+        "nearest question": nearest_answers(training, asked),
+    }

@@ -41,6 +41,7 @@ ELSEWHERE = (
 )
 TOOLS = {
     "answer": "umd.commands.answer",
+    "score": "umd.commands.score",
     "compare": "umd.commands.compare",
     "convert": "umd.released.convert",
     "reproduce": "umd.reproduce.command",
@@ -70,7 +71,7 @@ def slug(heading: str) -> str:
 
 
 def test_all_rooms_have_one() -> None:
-    rooms = ("", "configs/", "umd/", "datamodules/", "callbacks/", "umd/reproduce/", "umd/released/")
+    rooms = ("", "configs/", "umd/", "datamodules/", "callbacks/", "umd/reproduce/", "umd/released/", "umd/scoring/")
     assert {f"{room}README.md" for room in rooms} <= set(TEXTS)
 
 
@@ -192,7 +193,7 @@ def read_options(module: str, options: Sequence[str] | None, monkeypatch: pytest
 
     with monkeypatch.context() as patch, pytest.raises(Understood) as understood:
         patch.setattr(argparse.ArgumentParser, "parse_args", stop)
-        import_module(module).main(options)
+        import_module(module).main(list(options or ()))
     return set(understood.value.args[0])
 
 

@@ -14,7 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from umd.files import UserError, write_whole, writing
-from umd.metrics.paired import compare, holm
+from umd.metrics.paired import corrected, pair_rows
 from umd.metrics.predictions import answers_of, images_of, same_samples
 from umd.metrics.runs import Configuration, Run, configurations, read_run
 from umd.metrics.seeds import Measured
@@ -42,8 +42,13 @@ def labels(runs: Sequence[Path]) -> list[str]:
     folders = [(run.parent if run.suffix == ".json" else run).resolve() for run in runs]
     if len(set(folders)) != len(folders):
         raise UserError("a run is given twice")
-    for length in range(1, max(len(folder.parts) for folder in folders) + 1):
-        short = ["/".join(folder.parts[-length:]) for folder in folders]
+    return shortest_ends(folders)
+
+
+def shortest_ends(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of different paths that tell them apart."""
+    for length in range(1, max(len(path.parts) for path in paths) + 1):
+        short = ["/".join(path.parts[-length:]) for path in paths]
         if len(set(short)) == len(short):
             break
     return short
@@ -83,10 +88,10 @@ def as_tables(of: Sequence[Configuration], width: int) -> Iterator[Table]:
             made.add_row(label, *(_cell(metrics.get(group), alike) for group in chosen))
         return made
 
-    return _in_parts(table, groups, width)
+    return in_parts(table, groups, width)
 
 
-def _in_parts(table: Callable[[Sequence[str]], Table], groups: Sequence[str], width: int) -> Iterator[Table]:
+def in_parts(table: Callable[[Sequence[str]], Table], groups: Sequence[str], width: int) -> Iterator[Table]:
     """Tables of as many groups as fit each, one at least: rich would cut the numbers off."""
     console, rest = Console(width=width), list(groups)
     while rest:
@@ -118,27 +123,16 @@ def _cell(metric: Measured | None, alike: bool) -> str:
 def paired(of: Sequence[Configuration]) -> pd.DataFrame:
     """Each two configurations on the same samples: two rows, one over questions and one over images.
 
-    Columns: `one`, `other`, `samples`, `difference` (percentage points, mean over seeds), `over`, `low`, `high` (95 %
-    bootstrap interval), `p` (exact sign-flip test; over questions and for one seed that is McNemar's), `p_holm` (the
-    same, corrected by Holm for the number of pairs). Pairs whose answers are not at hand, or of different samples, are
-    left out.
+    Columns as in `umd.metrics.paired.pair_rows`, and `p_holm`. Pairs whose answers are not at hand, or of different
+    samples, are left out.
     """
     rows: list[dict[str, Any]] = []
     for one, other in combinations(of, 2):
         first, second = one.predictions, other.predictions
-        if first is None or second is None or not same_samples([first[0], second[0]]):
-            continue
-        images = images_of(first[0])
-        found = compare(answers_of(first), answers_of(second), images)
-        pair = {"one": one.label, "other": other.label, "samples": len(first[0]), "difference": found.difference}
-        rows.append(pair | {"over": _counted(of), "low": found.low, "high": found.high, "p": found.question_p})
-        if images is not None:
-            ends = {"low": found.image_low, "high": found.image_high}
-            rows.append(pair | {"over": "images", **ends, "p": found.image_p})
-    table = pd.DataFrame(rows)
-    if rows:
-        table["p_holm"] = table.groupby("over")["p"].transform(lambda values: holm(values.tolist()))
-    return table
+        if first is not None and second is not None and same_samples([first[0], second[0]]):
+            of_both = answers_of(first), answers_of(second), images_of(first[0])
+            rows += pair_rows((one.label, other.label), *of_both, _counted(of))
+    return corrected(rows)
 
 
 def paired_table(pairs: pd.DataFrame) -> Table:

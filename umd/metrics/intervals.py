@@ -73,6 +73,28 @@ def mean_interval(
     return float(low), float(high)
 
 
+def counted_interval(
+    values: NDArray[np.float64], *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """`mean_interval` for many questions that have few different values, such as the words that answers share.
+
+    How often each value is drawn among N is multinomial: that is drawn directly, the same distribution without
+    building the resamples, as `bootstrap_interval` does for right and wrong. The draws are others than those of
+    `mean_interval`, and so, a little, are the ends.
+
+    Args:
+        values: (N,), each question's value; N is at least 1.
+        confidence: as in `bootstrap_interval`, like all that follow.
+        resamples: number of resamples.
+        seed: of the resampling.
+    """
+    different, counts = np.unique(values, return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(len(values), counts / len(values), size=resamples)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(100 * (drawn @ different) / len(values), [tail, 1 - tail])
+    return float(low), float(high)
+
+
 def image_interval(
     values: Any,  # noqa: ANN401 - whatever numpy reads as a vector
     images: Any,  # noqa: ANN401 - the same
@@ -102,12 +124,41 @@ def image_interval(
         ValueError: no question, or not one image for each.
     """
     numbers = np.asarray(values, dtype=np.float64)
+    if numbers.ndim != 1:
+        raise ValueError(f"values and images: vectors of one length are needed, got {numbers.shape}")
+    (interval,) = image_intervals(numbers[None], images, confidence=confidence, resamples=resamples, seed=seed)
+    return interval
+
+
+def image_intervals(
+    values: NDArray[np.float64],
+    images: Any,  # noqa: ANN401 - whatever numpy reads as a vector
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> list[tuple[float, float]]:
+    """`image_interval` of several values a question, from the same drawing of images.
+
+    Args:
+        values: (K, N), K values of each question.
+        images: as in `image_interval`, like all that follow.
+        confidence: the same.
+        resamples: the same.
+        seed: the same.
+
+    Returns:
+        K intervals, each the one that `image_interval` finds for these values alone.
+
+    Raises:
+        ValueError: no question, or not one image for each.
+    """
     places, count = numbered(images)
-    if numbers.ndim != 1 or numbers.shape != places.shape or not len(numbers):
-        raise ValueError(f"values and images: vectors of one length are needed, got {numbers.shape}, {places.shape}")
-    sums = np.bincount(places, weights=numbers)
+    if values.ndim != 2 or values.shape[1:] != places.shape or not len(places):
+        raise ValueError(f"values and images: vectors of one length are needed, got {values.shape}, {places.shape}")
+    sums = np.stack([np.bincount(places, weights=row) for row in values], axis=1)
     sizes = np.bincount(places).astype(np.float64)
-    means = np.concatenate([drawn @ sums / (drawn @ sizes) for drawn in drawn_images(count, resamples, seed)])
+    means = [drawn @ sums / (drawn @ sizes)[:, None] for drawn in drawn_images(count, resamples, seed)]
     tail = (1 - confidence) / 2
-    low, high = np.quantile(100 * means, [tail, 1 - tail])
-    return float(low), float(high)
+    ends = np.quantile(100 * np.concatenate(means), [tail, 1 - tail], axis=0)
+    return [(float(low), float(high)) for low, high in ends.T]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import comb, gcd
+from math import gcd
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from umd.metrics.images import numbered
@@ -36,7 +37,11 @@ def mcnemar(one: Sequence[bool] | Answers, other: Sequence[bool] | Answers) -> f
         raise ValueError(f"the models answered {len(first)} and {len(second)} questions; they must be the same ones")
     only_one, only_other = int((first & ~second).sum()), int((second & ~first).sum())
     coins = only_one + only_other
-    tail = sum(comb(coins, k) for k in range(min(only_one, only_other) + 1))
+    # comb(coins, k) from the one before it: of tens of thousands of coins each by itself would take minutes.
+    tail = ways = 1
+    for k in range(min(only_one, only_other)):
+        ways = ways * (coins - k) // (k + 1)
+        tail += ways
     return min(1.0, float(2 * tail / 2**coins))
 
 
@@ -148,3 +153,33 @@ def compare(one: Answers, other: Answers, images: Any = None) -> Comparison:  # 
         question_p=sign_flip_test(gains),
         image_p=None if images is None else sign_flip_test(gains, images),
     )
+
+
+def pair_rows(names: tuple[str, str], one: Answers, other: Answers, images: Any, counted: str) -> list[dict[str, Any]]:  # noqa: ANN401
+    """The rows of a table of pairs: one over questions, and one over images where they are known.
+
+    Args:
+        names: of the two models.
+        one: (S, N) whether the first model is right, by seed and question.
+        other: (T, N) the same of the second model, the questions in the same order.
+        images: (N,), what names the image of each question; None where that is not known.
+        counted: what the questions are called.
+
+    Returns:
+        Rows with `one`, `other`, `samples`, `difference` (percentage points, mean over seeds), `over`, `low`, `high`
+        (95 % bootstrap interval) and `p` (exact sign-flip test; over questions and for one seed that is McNemar's).
+    """
+    found = compare(one, other, images)
+    pair = {"one": names[0], "other": names[1], "samples": one.shape[1], "difference": found.difference}
+    rows = [pair | {"over": counted, "low": found.low, "high": found.high, "p": found.question_p}]
+    if images is not None:
+        rows.append(pair | {"over": "images", "low": found.image_low, "high": found.image_high, "p": found.image_p})
+    return rows
+
+
+def corrected(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows of `pair_rows` as a table with `p_holm`: `p`, corrected by Holm for the number of pairs."""
+    table = pd.DataFrame(list(rows))
+    if len(table):
+        table["p_holm"] = table.groupby("over")["p"].transform(lambda values: holm(values.tolist()))
+    return table

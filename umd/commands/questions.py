@@ -1,0 +1,112 @@
+"""A data set's questions for the referee: read by its data module, without looking at an image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from umd.files import UserError
+from umd.scoring.questions import Questions
+
+
+def data_arguments(data: str | None, root: str | None, options: Sequence[str], run: Path | None) -> list[str]:
+    """What `umd data` would be told of the data set.
+
+    Args:
+        data: name of a config below `configs/data/`, a path of one, or a class; None: what the run was tested on.
+        root: folder of the data set; None: that of the config.
+        options: what else was typed, `--data.KEY VALUE`.
+        run: the folder of a run whose config says which data set; None: there is none.
+
+    Raises:
+        UserError: nothing says which data set.
+    """
+    if data is None:
+        named = None if run is None else _of_run(run)
+        if named is None:
+            raise UserError(
+                "the answers of which data set? Say --data NAME, such as vqa_rad (configs/data/NAME.yaml), "
+                "and --root FOLDER"
+            )
+        arguments = [f"--config={json.dumps({'data': named})}"]
+    elif data[:1].isupper() or "." in data.removesuffix(".yaml"):
+        arguments = ["--data", data]
+    else:
+        arguments = ["--config", data if data.endswith(".yaml") else f"configs/data/{data}.yaml"]
+    if root is not None:
+        arguments += ["--data.root", root]
+    return [*arguments, *options]
+
+
+def _of_run(folder: Path) -> dict[str, Any] | None:
+    """The part `data` of the config that lies in the run's folder, or above that of a test."""
+    for place in (folder, folder.parent):
+        path = place / "config.yaml"
+        if path.is_file():
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            if isinstance(content, dict) and isinstance(content.get("data"), dict):
+                return dict(content["data"])
+    return None
+
+
+def read_questions(arguments: Sequence[str], split: str, hold_out: bool) -> Questions:
+    """The questions of a split, and what can be answered without looking.
+
+    Args:
+        arguments: as `data_arguments` gives them.
+        split: "train", "validation" or "test".
+        hold_out: whether images of train are held out for validation where the data set has no validation split, as
+            our own trainings do, or count as train, as they are for others.
+
+    Raises:
+        UserError: no data set of questions, or it has no such split.
+    """
+    from datamodules.baselines import fools  # not above: they bring Lightning, and what is mistyped is said first
+    from datamodules.problems import Problems
+    from datamodules.vqa import VQADataModule
+    from umd.commands.data import parse
+
+    data, *_ = parse(list(arguments))
+    if not isinstance(data, VQADataModule):
+        raise UserError(f"{type(data).__name__} has no questions: umd score needs a data set of questions")
+    if not hold_out:
+        data.validation_fraction = 0
+    data.prepare_data()
+    if not data.root.is_dir():
+        raise data.nothing_found()
+    problems = Problems(data.title)
+    splits = data.read(problems)
+    problems.warn()
+    asked = next((rows for name, rows in splits.items() if name == split), None)
+    if asked is None:
+        raise UserError(f"{data.title}: no {split} split in {data.root} (there: {', '.join(splits) or 'none'})")
+    train = splits.get("train", [])
+    images, known = {record.image for record in train}, {record.answer for record in train}
+    attributes = {"question_type": "type"}
+    table = pd.DataFrame(
+        {
+            "question_id": [record.sample_id for record in asked],
+            "image": [record.image for record in asked],
+            "question": [record.question for record in asked],
+            "accepted": [(record.answer,) for record in asked],
+            "closed": [record.closed for record in asked],
+            "has_twin": [record.has_twin for record in asked],
+            "image_in_train": [record.image in images for record in asked],
+            "answer_in_train": [record.answer in known for record in asked],
+            "question_type": [record.question_type for record in asked],
+        }
+    )
+    title = f"{data.title}, protocol {data.protocol}, {split}"
+    notes = [f"train, for who does not look at the image: {len(train):,} questions about {len(images):,} images"]
+    if table["image_in_train"].all():
+        notes.append("every image of these questions is in train")
+    elif not table["image_in_train"].any():
+        notes.append("no image of these questions is in train")
+    if not train:
+        return Questions(title, table, attributes, notes=("there is no training split, so nothing stands beside it",))
+    return Questions(title, table, attributes, fools(train, asked), tuple(notes))

@@ -1,0 +1,113 @@
+"""`umd score`: anybody's answers to a data set's questions, graded, and laid beside what a fool gets."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from umd.files import UserError, write_whole, writing
+
+_OWN_PREDICTIONS = "predictions.csv"
+
+
+def main(arguments: list[str]) -> None:
+    """Print the tables; with --out write all numbers too."""
+    given, data_options = parse(arguments)
+    files = [answers_file(path) for path in given.predictions]
+    # Not above: they bring torch and Lightning, which take seconds, and what is mistyped is said first.
+    from datamodules.answers import normalize_answer
+    from umd.commands.questions import data_arguments, read_questions
+    from umd.commands.score_tables import shown
+    from umd.scoring.answers import read_answers
+    from umd.scoring.scored import score
+
+    names = system_names(files)
+    answers = {
+        name: read_answers(file, given.id, given.answer or ("answer" if run else None))
+        for name, (file, run) in zip(names, files, strict=True)
+    }
+    runs = {name: run for name, (_, run) in zip(names, files, strict=True) if run is not None}
+    of_data = data_arguments(given.data, given.root, data_options, next(iter(runs.values()), None))
+    hold_out = given.data is None or given.split == "validation"
+    result = score(read_questions(of_data, given.split, hold_out), answers, normalize_answer, set(runs))
+    console = Console()
+    for part in shown(result, console.width):
+        console.print(part)
+    if given.out is not None:
+        with writing(given.out):
+            given.out.mkdir(parents=True, exist_ok=True)
+        for name, text in result.files().items():
+            write_whole(given.out / name, text)
+        console.print(f"written to {given.out}: {', '.join(result.files())}")
+
+
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """What was typed, and the options of the data set among it (`--data.KEY VALUE`).
+
+    Raises:
+        UserError: an option of the data set has no value, or a file is not there.
+    """
+    own, of_data = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("--data."):
+            own.append(argument)
+            continue
+        of_data.append(argument)
+        if "=" not in argument:
+            value = next(rest, None)
+            if value is None:
+                raise UserError(f"{argument}: there is no value for it")
+            of_data.append(value)
+    parser = argparse.ArgumentParser(
+        prog="umd score",
+        allow_abbrev=False,
+        description="Grade the answers of any system to a data set's questions. Rows are matched by question id, or by "
+        "image and question, never by order. Several files are compared in pairs, question by question.",
+        epilog="Options of the data set as elsewhere: --data.protocol paper, --data.KEY VALUE.",
+    )
+    parser.add_argument(
+        "predictions", nargs="+", type=Path, help="CSV, JSON or JSON lines with the answers; or the folder of a test"
+    )
+    parser.add_argument("--data", help="the data set: NAME of configs/data/NAME.yaml, a config, or a class")
+    parser.add_argument("--root", help="folder of the data set")
+    parser.add_argument("--split", default="test", choices=("train", "validation", "test"), help="default: test")
+    parser.add_argument("--id", metavar="COLUMN", help="column of question ids, if its name does not say so")
+    parser.add_argument("--answer", metavar="COLUMN", help="column of answers, if its name does not say so")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write scores.json and CSVs there")
+    given = parser.parse_args(own)
+    return given, of_data
+
+
+def answers_file(path: Path) -> tuple[Path, Path | None]:
+    """The file of answers that a path means, and the folder of the test that left it; None for anybody else's.
+
+    Raises:
+        UserError: there is none.
+    """
+    folder = path if path.is_dir() else path.parent
+    if path.is_dir() or path.name == "results.json":
+        if not (folder / _OWN_PREDICTIONS).is_file():
+            raise UserError(f"'{path}' has no {_OWN_PREDICTIONS}: test it first (umd test --ckpt_path ...)")
+        return folder / _OWN_PREDICTIONS, folder
+    if not path.is_file():
+        raise UserError(f"there is no file '{path}'")
+    of_a_test = path.name == _OWN_PREDICTIONS and (folder / "results.json").is_file()
+    return path, folder if of_a_test else None
+
+
+def system_names(files: Sequence[tuple[Path, Path | None]]) -> list[str]:
+    """The shortest names that tell the systems apart: of a test its folder, of another file the file without ending.
+
+    Raises:
+        UserError: a file is given twice.
+    """
+    if len({file.resolve() for file, _ in files}) != len(files):
+        raise UserError("a file is given twice")
+    from umd.commands.compare import shortest_ends
+
+    paths = [(run or file.with_suffix("")).resolve() for file, run in files]
+    return shortest_ends(paths if len(set(paths)) == len(paths) else [file.resolve() for file, _ in files])

@@ -1,0 +1,101 @@
+"""What the referee says, for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from textwrap import fill
+from typing import Any, Final
+
+from rich import box
+from rich.table import Table
+
+from umd.commands.compare import in_parts, paired_table
+from umd.scoring.scored import Scored
+
+BELOW: Final = "<"
+IN_WORDS: Final = {
+    "accuracy": "accuracy",
+    "exact_match": "exact match",
+    "token_f1": "token F1",
+    "token_precision": "pre- cision",
+    "token_recall": "recall",
+    "bleu_1": "BLEU -1",
+    "rouge_l": "ROUGE -L",
+}
+WHOLE: Final = ("open", "closed", "overall", "twin-free")
+
+
+def shown(result: Scored, width: int) -> Iterator[Table | str]:
+    """Tables and notes for a terminal of `width` characters."""
+    yield from _accuracies(result, width)
+    yield _marks(result)
+    if len(result.pairs):
+        yield paired_table(result.pairs)
+        yield _agreement(result)
+    yield "\n".join(f"- {note}" for note in result.notes)
+
+
+def _accuracies(result: Scored, width: int) -> Iterator[Table]:
+    """Groups down; as many systems across as there is room for, and the fools in every table."""
+    cells: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in result.rows:
+        cells.setdefault(row["group"], {})[row["system"]] = row
+    fools = list(result.questions.fools)
+    title = (
+        f"{result.questions.title}: accuracy in per cent\n[95 % interval over questions]\n[95 % interval over images]"
+    )
+    if fools:
+        title += f"\n{BELOW} less than is right without a look at the image, by one of the last {len(fools)} columns"
+
+    def table(systems: Sequence[str]) -> Table:
+        made = _table(title)
+        made.add_column("questions", overflow="fold")
+        made.add_column("", justify="right", no_wrap=True)
+        for name in systems:
+            made.add_column(name, justify="right", overflow="fold")
+        for name in fools:
+            made.add_column(fill(name, 9), justify="right", no_wrap=True)
+        for group, rows in cells.items():
+            counted = f"{next(iter(rows.values()))['questions']:,}"
+            made.add_row(group, counted, *(_cell(rows[name]) for name in (*systems, *fools)))
+        return made
+
+    yield from in_parts(table, list(result.matched), width)
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    value = f"{row['accuracy']:.1f}"
+    if row["fool"]:
+        return value
+    over_questions = f"[{row['interval_low']:.1f}, {row['interval_high']:.1f}]"
+    over_images = f"[{row['image_interval_low']:.1f}, {row['image_interval_high']:.1f}]"
+    return f"{BELOW + ' ' if row['below'] else ''}{value}\n{over_questions}\n{over_images}"
+
+
+def _marks(result: Scored) -> Table:
+    """Systems and fools down, metrics across, on the groups of every report."""
+    table = _table("Means over questions, in per cent")
+    table.add_column("")
+    table.add_column("questions", no_wrap=True)
+    for head in IN_WORDS.values():
+        table.add_column(head.replace(" ", "\n"), justify="right", no_wrap=True)
+    for name in result.graded:
+        rows = [row for row in result.rows if row["system"] == name and row["group"] in WHOLE]
+        for place, row in enumerate(rows):
+            table.add_row("" if place else name, row["group"], *(f"{row[metric]:.1f}" for metric in IN_WORDS))
+    return table
+
+
+def _agreement(result: Scored) -> Table:
+    table = _table("Agreement, in per cent of all questions")
+    table.add_column("pair", overflow="fold")
+    for head in ("same answer", "both right", "only first right", "only second right", "both wrong"):
+        table.add_column(head.replace(" ", "\n"), justify="right", no_wrap=True)
+    for row in result.agreement:
+        one, other, *shares = row.values()
+        table.add_row(f"{one} and {other}", *(f"{share:.1f}" for share in shares))
+    return table
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
