@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, get_args
 
@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from datamodules.arguments import check_least
 from datamodules.collate import ImageTextCollate
-from datamodules.image_files import ImageFinder
-from datamodules.images import ImageError, ImageFile, ImageStore, is_inside
+from datamodules.image_check import ImageCheck
+from datamodules.images import ImageFile, ImageStore, is_inside
 from datamodules.loading import EndlessSequence, EpochSampler, Item, ResumableDataLoader, WatchedDataLoader
 from datamodules.problems import Problems
 from datamodules.records import RecordT, Split
@@ -27,9 +27,6 @@ from umd.batch import ImageTextBatch
 from umd.files import UserError
 
 log = logging.getLogger(__name__)
-
-MANY_IMAGES = 5000
-"""From here on, checking the images takes long enough to say so."""
 
 STAGE_SPLITS: dict[str | None, tuple[Split, ...]] = {
     "fit": ("train", "validation"),
@@ -103,9 +100,8 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         self._published: dict[Split, list[RecordT]] | None = None
         self._usable: dict[Split, list[RecordT]] = {}
         self._looked_at: dict[Split, int] = {}
-        self._finder = ImageFinder()
-        self._paths: dict[str, ImageFile] = {}
-        self._unusable: dict[str, str] = {}
+        self._looked_up: dict[Split, tuple[list[RecordT], int]] = {}
+        self._check = ImageCheck(self.title, self.images, self.locate)
         self._tokenizer: Any = None
         self._tokenizer_state: dict[str, Any] | None = None
 
@@ -169,8 +165,20 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         Raises:
             UserError: The data set has no such split; or not one of its rows can be used.
         """
-        if split in self._usable:
-            return self._usable[split]
+        if split not in self._usable:
+            self._usable[split], self._looked_at[split] = self.look_at(split)
+        return self._usable[split]
+
+    def look_at(self, split: Split) -> tuple[list[RecordT], int]:
+        """The usable rows of a split, and how many rows were looked at, without counting the split among those used.
+
+        So a training can know that it will end with a test, whatever it says of the data that it is trained on.
+
+        Raises:
+            UserError: As in `records`.
+        """
+        if split in self._looked_up:
+            return self._looked_up[split]
         published = self._read()
         if split not in published:
             raise UserError(
@@ -183,21 +191,20 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         while looked_at < len(rows) and (most is None or len(usable) < most):
             wanted = rows[looked_at : None if most is None else looked_at + most - len(usable)]
             looked_at += len(wanted)
-            self._check_images(wanted)
+            self._check(record.image for record in wanted)
             for record in wanted:
-                if record.image in self._paths:
+                if record.image in self._check.files:
                     usable.append(record)
                 else:
                     self._problems.add(
-                        f"{split} row left out: {self._unusable[record.image]}",
+                        f"{split} row left out: {self._check.reasons[record.image]}",
                         f"{record.sample_id} ({record.image})",
                     )
         if not usable:
             raise self.no_usable_row(split, self._problems)
         self._problems.warn()
-        self._usable[split] = usable
-        self._looked_at[split] = looked_at
-        return usable
+        self._looked_up[split] = usable, looked_at
+        return self._looked_up[split]
 
     def image_files(self, split: Split) -> dict[str, ImageFile]:
         """The file of each image that the rows of a split name, whether or not it can be read; none without the split.
@@ -325,47 +332,12 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
             self._published = self.read(self._problems)
         return self._published
 
-    def _check_images(self, records: Sequence[RecordT]) -> None:
-        """Sorts the images of these rows into usable ones (with their files) and others (with the reason)."""
-        names = {record.image: None for record in records if record.image not in self._paths}
-        outside = {name for name in names if not is_inside(name)}
-        self._unusable |= {name: "image path leads outside the data set" for name in outside}
-        paths = self._find_images(name for name in names if name not in outside)
-        if len(paths) > MANY_IMAGES:
-            log.info("%s: checking %s images once%s", self.title, f"{len(paths):,}", self._cache_hint())
-        bad = self.images.check(paths.values())
-        self._unusable |= {name: f"image: {bad[path]}" for name, path in paths.items() if path in bad}
-        self._paths |= {name: path for name, path in paths.items() if path not in bad}
-
-    def _find_images(self, names: Iterable[str]) -> dict[str, ImageFile]:
-        """The files of these images, but of those for which several files come into question."""
-        paths: dict[str, ImageFile] = {}
-        others: list[str] = []
-        for name in names:
-            wanted = self.locate(name)
-            if not isinstance(wanted, Path):
-                paths[name] = wanted
-                continue
-            try:
-                paths[name] = found = self._finder.find(wanted)
-            except ImageError as error:
-                self._unusable[name] = f"image: {error}"
-                continue
-            if found != wanted:
-                others.append(f"{wanted.name} is {found.name}")
-        if others:
-            log.info("%s: %d image names have another ending than their files (%s)", self.title, len(others), others[0])
-        return paths
-
-    def _cache_hint(self) -> str:
-        return "" if self.images.cache else " (with `cache` set to a folder, later runs need not)"
-
     def _dataset(self, split: Split) -> EndlessSequence[RecordT]:
         records = self.records(split)
         training = split == "train"
         return EndlessSequence(
             records,
-            {record.image: self._paths[record.image] for record in records},
+            {record.image: self._check.files[record.image] for record in records},
             self.images.load,
             training_transform(self.image_size, self.random_resized_crop)
             if training

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import groupby
@@ -24,6 +24,9 @@ CACHE_MARGIN = 1.15
 MAX_PIXELS = 89_478_485
 """Larger images are refused (Pillow's own limit, from which on it only warns)."""
 
+
+AT_ONCE = 1000
+"""Images that are queued for checking: a queue of all of a large corpus would take more memory than their rows."""
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded. Others that Pillow knows run programs of their own (PostScript) or are no images of a data set."""
@@ -131,10 +134,16 @@ class ImageStore:
         self.shorter_side = int(image_size * CACHE_MARGIN) + 1
         self.cache = cache
 
-    def check(self, images: Iterable[ImageFile]) -> dict[ImageFile, str]:
-        """Decodes every image once, in threads, filling the cache if there is one.
+    def check(
+        self, images: Iterable[ImageFile], seen: Callable[[int], object] = lambda count: None
+    ) -> dict[ImageFile, str]:
+        """Decodes every image once, on all cores, filling the cache if there is one.
 
         Images that the cache holds already are not decoded again.
+
+        Args:
+            images: The images; those that lie together in a file best follow each other.
+            seen: Is told how many more were looked at.
 
         Returns:
             The images that cannot be used, and why.
@@ -155,8 +164,13 @@ class ImageStore:
             return [(image, reason(image)) for image in images]
 
         together = [list(images) for _, images in groupby(images, key=_container)]
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            return {image: why for found in pool.map(reasons, together) for image, why in found if why}
+        bad: dict[ImageFile, str] = {}
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # threads do: decoders let go of the interpreter
+            for start in range(0, len(together), AT_ONCE):
+                for found in pool.map(reasons, together[start : start + AT_ONCE]):
+                    bad |= {image: why for image, why in found if why}
+                    seen(len(found))
+        return bad
 
     def load(self, source: ImageFile) -> Image.Image:
         """The image in RGB, from the cache where there is one.

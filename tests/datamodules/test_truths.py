@@ -148,3 +148,13 @@ def test_a_row_without_a_class_is_never_trained_on(tmp_path: Path) -> None:
     assert data.classes == ("blot", "gel") and summary.splits["test"]["without_classes"] == 2
     assert data.description["test without classes"] == "all, not counted"
     assert summary.facts["test"]["ceiling"] is None
+
+
+def test_a_look_at_the_test_split_does_not_change_what_a_training_says_of_its_data(tmp_path: Path) -> None:
+    root = str(write_vqa(tmp_path))
+    looked, other = VQARAD(root, validation_fraction=0), VQARAD(root, validation_fraction=0)
+    looked.look_at("test")
+    for data in (looked, other):
+        data.setup("fit")
+    assert looked.description == other.description
+    assert looked.records("test") == other.records("test")

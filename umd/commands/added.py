@@ -18,6 +18,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from callbacks import FiniteGuard, PredictionWriter, ProgressFile, ResultsTable
+from datamodules.base import ImageTextDataModule
 from umd.commands.model_table import ModelTable
 from umd.protocols import HasReport
 from umd.run.checkpoint_io import AtomicCheckpointIO
@@ -38,6 +39,20 @@ class ModuleFirst(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Call the module's own, which Lightning calls once more, to no effect."""
         pl_module.setup(stage)
+
+
+class TestSplitFirst(Callback):
+    """Looks at the test split when a training starts, and not after hours of it."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check its images.
+
+        Raises:
+            UserError: not one of its rows can be used.
+        """
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if stage == "fit" and isinstance(data, ImageTextDataModule) and data.has_test_split:
+            data.look_at("test")
 
 
 class ConfigFile(SaveConfigCallback):
@@ -71,6 +86,8 @@ def with_added_callbacks(
         added.append(TrainerSettings(config))  # so that a training can go on from a checkpoint alone
         added.append(ExactResume())  # so that one that was interrupted ends as one that never was
         added.append(RequeueBetweenSteps())  # Slurm's signal may come in the middle of an update
+        if reports and config.get("test_after_fit", True):
+            added.append(TestSplitFirst())  # the training ends with a test
         added.append(ProgressFile())  # for whoever watches from another process, or reads a log
     if training and config["trainer"].get("enable_model_summary") is not False and not _holds(given, ModelSummary):
         added.append(ModelTable())  # what is trained, and how large it is

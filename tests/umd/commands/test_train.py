@@ -323,6 +323,17 @@ def test_a_wrong_start_keeps_what_it_was_to_replace(
         assert kept == before
 
 
+def test_a_test_split_without_images_ends_a_training_before_it_begins(tmp_path: Path) -> None:
+    root = write_vqa(tmp_path / "data")
+    content = json.loads((root / SINGLE_FILE).read_text())
+    (root / SINGLE_FILE).write_text(json.dumps([*content[:-1], {**content[-1], "image_name": "gone.png"}]))
+    with pytest.raises(
+        UserError, match=r"the test split has no usable row .*1 x test row left out: image: no such file"
+    ):
+        fit(tmp_path / "runs", ["vqa.yaml"], "--data=VQARAD", f"--data.root={root}")
+    assert not (tmp_path / "runs" / "vqa" / "default").exists()
+
+
 def test_a_training_whose_test_split_has_no_answers_ends_with_predictions(tmp_path: Path) -> None:
     root = write_vqa(tmp_path / "data")
     content = json.loads((root / SINGLE_FILE).read_text())
