@@ -179,11 +179,21 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         """Data set, protocol, rows of each split that was used, and what the protocol left out."""
         sizes = super().description
         description = {"data": sizes.pop("data"), "protocol": self.protocol, **sizes}
+        if told := self._answer_types():
+            description["answer types"] = told
         if self._twins_left_out:
             description["twins left out of train"] = str(self._twins_left_out)
         if "test" in self._usable and any(record.has_twin for record in self._usable["test"]):
             description["test without twins"] = str(sum(not record.has_twin for record in self._usable["test"]))
         return description
+
+    def _answer_types(self) -> str:
+        """How open and closed questions are told apart, where rows do not say it; else ""."""
+        used = [record.closed_by_answer for records in self._usable.values() for record in records]
+        if not any(used):
+            return ""
+        given = "none given" if all(used) else f"not given for {sum(used):,} of {len(used):,} rows"
+        return f"{given}, closed is what is answered yes or no"
 
     def summary(self) -> Summary:
         """Adds counts of questions, ceilings, what can be said without looking, and a row for each test question.
