@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from datamodules.base import ImageTextDataModule
     from datamodules.captions import CaptionDataModule
     from datamodules.classification import ClassificationDataModule
+    from datamodules.hub import HubVQA
     from datamodules.medpix import MedPixCaptions, MedPixRetrieval
     from datamodules.melinda import MELINDA
+    from datamodules.own import OwnCaptions, OwnClassification, OwnRetrieval, OwnVQA
     from datamodules.phantom import PhantomCaptions, PhantomClassification, PhantomRetrieval, PhantomVQA
     from datamodules.radiology_captions import RadiologyCaptions
     from datamodules.retrieval import RetrievalDataModule
@@ -30,9 +32,14 @@ __all__ = [
     "VQARAD",
     "CaptionDataModule",
     "ClassificationDataModule",
+    "HubVQA",
     "ImageTextDataModule",
     "MedPixCaptions",
     "MedPixRetrieval",
+    "OwnCaptions",
+    "OwnClassification",
+    "OwnRetrieval",
+    "OwnVQA",
     "PhantomCaptions",
     "PhantomClassification",
     "PhantomRetrieval",
@@ -50,9 +57,14 @@ _HOMES = {
     "ImageTextDataModule": "datamodules.base",
     "CaptionDataModule": "datamodules.captions",
     "ClassificationDataModule": "datamodules.classification",
+    "HubVQA": "datamodules.hub",
     "MedPixCaptions": "datamodules.medpix",
     "MedPixRetrieval": "datamodules.medpix",
     "MELINDA": "datamodules.melinda",
+    "OwnCaptions": "datamodules.own",
+    "OwnClassification": "datamodules.own",
+    "OwnRetrieval": "datamodules.own",
+    "OwnVQA": "datamodules.own",
     "PhantomCaptions": "datamodules.phantom",
     "PhantomClassification": "datamodules.phantom",
     "PhantomRetrieval": "datamodules.phantom",

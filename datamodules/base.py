@@ -60,10 +60,10 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         UserError: A number is out of its range.
     """
 
-    title: ClassVar[str]
+    title: str
     """The data set's name in messages and tables."""
 
-    layout: ClassVar[str]
+    layout: str
     """What is looked for under `root`, for error messages."""
 
     truths: ClassVar[str] = "answers"

@@ -140,11 +140,20 @@ def read_lines(path: Path, problems: Problems) -> Iterator[tuple[str, str]]:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+def read_table(
+    path: Path, columns: Sequence[str], *, optional: Sequence[str] = (), separator: str = ","
+) -> pd.DataFrame:
     """These columns of a CSV file, as text without outer blanks; an empty cell is "".
 
+    Args:
+        path: The file.
+        columns: What it must hold.
+        optional: What is read where it is there.
+        separator: Of the cells.
+
     Raises:
-        UserError: The file is no UTF-8, no CSV, too large, or lacks a column; names the file and the place.
+        UserError: The file is no UTF-8, no CSV, too large, lacks a column or holds one twice; names the file and the
+            place.
     """
     content = read_whole(path)
     try:
@@ -157,11 +166,26 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         raise UserError(f"{path}, line {line}: a NUL byte, so no CSV file")
     try:
         # The header is read as a row, so that a row with more cells than it has is an error and never shifts.
-        rows = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna("")
+        rows = pd.read_csv(
+            path, sep=separator, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        ).fillna("")
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise UserError(f"{path} is not a CSV file with a header: {error}") from error
     header = [name.strip() for name in rows.iloc[0]]
+    check_columns(path, header, columns, optional)
+    chosen = [column for column in dict.fromkeys((*columns, *optional)) if column in header]
+    return pd.DataFrame({column: rows[header.index(column)].iloc[1:].str.split().str.join(" ") for column in chosen})
+
+
+def check_columns(path: Path, header: Sequence[str], columns: Sequence[str], optional: Sequence[str] = ()) -> None:
+    """Checks the names in a table's head.
+
+    Raises:
+        UserError: One of `columns` is not among them, or one of both kinds occurs twice; names the file.
+    """
+    there = ", ".join(name[:80] for name in header[:20]) + (", ..." if len(header) > 20 else "")
     if missing := [column for column in columns if column not in header]:
         named = " and no ".join(f"'{column}'" for column in missing)
-        raise UserError(f"{path}: no column {named} (there: {', '.join(header)})")
-    return pd.DataFrame({column: rows[header.index(column)].iloc[1:].str.split().str.join(" ") for column in columns})
+        raise UserError(f"{path}: no column {named} (there: {there})")
+    if twice := [column for column in (*columns, *optional) if list(header).count(column) > 1]:
+        raise UserError(f"{path}: several columns '{twice[0]}' (there: {there})")

@@ -153,3 +153,16 @@ def carve_by_image(records: Sequence[VQARecord], fraction: float) -> tuple[list[
     held_out = set(images[: min(max(round(fraction * len(images)), 1), len(images) - 1)])
     kept = [record for record in records if record.image not in held_out]
     return kept, [record for record in records if record.image in held_out]
+
+
+def mark_twins_by_text(
+    train: Sequence[VQARecord], test: Sequence[VQARecord]
+) -> tuple[list[VQARecord], list[VQARecord]]:
+    """The same rows; twins are those of one image whose questions are equal, case and outer blanks aside."""
+
+    def key(record: VQARecord) -> tuple[str, str]:
+        return record.image, record.question.strip().lower()
+
+    both = {key(record) for record in train} & {key(record) for record in test}
+    marked = [[replace(record, has_twin=key(record) in both) for record in rows] for rows in (train, test)]
+    return marked[0], marked[1]

@@ -95,13 +95,13 @@ def test_the_task_of_the_example_trains_and_reports(tmp_path: Path, capsys: pyte
 
 def test_the_data_set_of_the_example_is_read(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (workplace / "own" / "images").mkdir(parents=True)
-    rows = ["split,image,question,answer,answer_type"]
+    lines = []
     for number in range(6):
         Image.new("L", (40, 40), 40 * number).save(workplace / "own" / "images" / f"{number}.png")
         split = "train" if number < 4 else "test"
-        rows.append(f"{split},{number}.png,Is it bright?,{'yes' if number > 2 else 'no'},CLOSED")
-    (workplace / "own" / "questions.csv").write_text("\n".join([*rows, "trian,0.png,What?,grey,OPEN"]))
-    with pytest.warns(UserWarning, match="1 x row of no known split, left out: questions.csv:7"):
+        lines.append(f"{split}\t{number}.png\tIs it bright?\t{'yes' if number > 2 else 'no'}")
+    (workplace / "own" / "questions.txt").write_text("\n".join([*lines, "trian\t0.png\tWhat?\tgrey"]))
+    with pytest.warns(UserWarning, match=r"1 x line that is no question of a split, left out: questions\.txt:7"):
         main(["data", "--config", "ward.yaml", "--data.root", "own", "--out", "facts"])
     facts = json.loads((workplace / "facts" / "summary.json").read_text())
     assert {split: found["rows"] for split, found in facts["splits"].items()} == {

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from io import BytesIO
 from itertools import pairwise, takewhile
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -78,6 +80,32 @@ def write_vqa_med_2019(splits: Splits, root: Path) -> None:
             Image.fromarray(render(study)).save(root / name / "images" / f"{split}{place}.jpg")
 
 
+def write_own(splits: Splits, root: Path, *, hub: bool) -> None:
+    """Tables of one's own, with what every task wants: as CSV beside the images or, as on the hub, with them inside."""
+    (root / ("data" if hub else "images")).mkdir(parents=True)
+    for split, studies in splits.items():
+        table = pd.DataFrame(
+            {
+                "question": "what modality is shown?",
+                "answer": [study.modality for study in studies],
+                "caption": [f"number {place} of them shows the {study.organ}" for place, study in enumerate(studies)],
+                "label": [study.modality for study in studies],
+            }
+        )
+        names = [f"{split}{place}.png" for place in range(len(studies))]
+        files = [BytesIO() for _ in studies]
+        for study, file in zip(studies, files, strict=True):
+            Image.fromarray(render(study)).save(file, format="PNG")
+        if hub:
+            held = [{"bytes": file.getvalue(), "path": name} for name, file in zip(names, files, strict=True)]
+            table["image"] = pd.Series(held)
+            table.to_parquet(root / "data" / f"{split}-00000-of-00001.parquet")
+        else:
+            for name, file in zip(names, files, strict=True):
+                (root / "images" / name).write_bytes(file.getvalue())
+            table.assign(image=names).to_csv(root / f"{split}.csv", index=False)
+
+
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a phantom in each published layout, under the names of the overlays in configs/data."""
@@ -92,13 +120,18 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_melinda(three, root / "melinda", seed=0)
     write_vqa_med_2019(three, root / "vqa_med_2019")
     # Enough that fifteen negatives differ from a pair's own.
-    write_roco(draw_splits({"train": 40, "validation": 4, "test": 4}, seed=0), root / "roco", seed=0)
     lines = [medpix_line(number, f"Finding number {number}.") for number in range(28)]
     rows = [(f"ROCOv2_2023_{number}", f"Finding number {number}.") for number in range(28)]
     for name in ("medpix", "medpix_retrieval"):
         write_medpix(root / name, {"train": lines[:20], "dev": lines[20:24], "test": lines[24:]})
     for name in ("rocov2", "rocov2_retrieval"):
         write_rocov2(root / name, {"train": rows[:20], "valid": rows[20:24], "test": rows[24:]})
+    many = draw_splits({"train": 40, "validation": 4, "test": 4}, seed=0)
+    write_roco(many, root / "roco", seed=0)
+    for name in ("own_vqa", "own_captions", "own_retrieval", "own_classification"):
+        write_own(many, root / name, hub=False)
+    for name in ("vqa_rad_hub", "slake_hub", "path_vqa"):
+        write_own(three, root / name, hub=True)
     return root
 
 

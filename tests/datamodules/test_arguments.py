@@ -24,6 +24,10 @@ LOADER = {
     "cache": None,
     "seed": 0,
 }
+LONGER_TEXTS = {
+    "MELINDA": 128,
+    **dict.fromkeys(("MedPixRetrieval", "OwnRetrieval", "ROCORetrieval", "ROCOv2Retrieval"), 64),
+}
 DATA_SETS = [name for name in datamodules.__all__ if not name.endswith("DataModule")]
 
 
@@ -54,7 +58,7 @@ def options(name: str, *arguments: str) -> Namespace:
 def test_the_command_line_knows_each_with_its_default(name: str) -> None:
     found = options(name)
     assert {key: found[key] for key in LOADER} == LOADER
-    assert found.text_length == {"MELINDA": 128, "ROCORetrieval": 64}.get(name, 32)
+    assert found.text_length == LONGER_TEXTS.get(name, 32)
     assert options(name, "--data.batch_size=4").batch_size == 4
 
 
