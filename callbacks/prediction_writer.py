@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
@@ -12,7 +13,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
+from callbacks.provenance import predicted_part, tested_checkpoint, tested_data, versions
 from umd.files import UserError, gather_objects, write_whole
+from umd.protocols import RESULTS_SCHEMA, Predictions, Split
 
 
 def in_split_order(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -34,6 +37,9 @@ class PredictionWriter(Callback):
     false, other values unchanged, so read it with `pandas.read_csv(path, keep_default_na=False)`: an answer may
     well be "n/a".
 
+    A prediction also leaves `<name>.json`, which says of what the answers are (`umd.protocols.Predictions`); of a test
+    `results.json` says it.
+
     On several ranks rank 0 writes what all of them have. In a `fast_dev_run` nothing is written.
 
     Args:
@@ -53,6 +59,11 @@ class PredictionWriter(Callback):
         self.name = name
         self.path: Path | None = None
         self._rows: list[dict[str, Any]] = []
+        self._position = (0, 0)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Remember how far the training of what answers had come."""
+        self._position = (checkpoint["global_step"], checkpoint["epoch"])
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget what came before.
@@ -117,8 +128,23 @@ class PredictionWriter(Callback):
             self._rows.append(row)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Join the ranks' rows and write the file."""
+        """Join the ranks' rows and write the file, and beside it of what they are."""
         self._write(trainer)
+        if self.path is None or not trainer.is_global_zero:
+            return
+        data = getattr(trainer, "datamodule", None)
+        split: Split = getattr(data, "predict_split", "test")
+        root = getattr(data, "root", None)
+        told = Predictions(
+            schema=RESULTS_SCHEMA,
+            checkpoint=tested_checkpoint(trainer.ckpt_path, self.path.parent, *self._position),
+            split=split,
+            root=None if root is None else str(Path(root).absolute()),
+            test=tested_data(data, split),
+            limits=predicted_part(trainer),
+            versions=versions(),
+        )
+        write_whole(self.path.with_suffix(".json"), json.dumps(told, indent=2, ensure_ascii=False) + "\n")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The same, where any rank has rows."""
@@ -127,6 +153,7 @@ class PredictionWriter(Callback):
 
     def _write(self, trainer: Trainer) -> None:
         rows, self._rows = self._rows, []
+        self.path = None
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         rows = [row for part in gather_objects(rows) for row in part]

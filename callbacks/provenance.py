@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Trainer
 
-from umd.protocols import HasDescription, HasTruths, Limits, TestedCheckpoint, TestedData
+from umd.protocols import HasDescription, HasTruths, Limits, Split, TestedCheckpoint, TestedData
 
 
 def tested_checkpoint(
@@ -46,21 +47,29 @@ def shown_path(checkpoint: Path, folder: Path) -> str:
 
 def tested_part(trainer: Trainer) -> Limits | None:
     """How much of the test split a test saw; None for all of it."""
-    tested = sum(int(batches) for batches in trainer.num_test_batches)
-    loaders = trainer.test_dataloaders
+    return _part(trainer.num_test_batches, trainer.test_dataloaders)
+
+
+def predicted_part(trainer: Trainer) -> Limits | None:
+    """How much of its split a prediction saw; None for all of it."""
+    return _part(trainer.num_predict_batches, trainer.predict_dataloaders)
+
+
+def _part(batches: Iterable[int | float], loaders: Any) -> Limits | None:  # noqa: ANN401 - Lightning's are unions
+    seen = sum(int(number) for number in batches)
     loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
     there = sum(len(loader) for loader in loaders) if all(isinstance(loader, Sized) for loader in loaders) else None
-    return None if tested == there else Limits(batches=tested, of=there)
+    return None if seen == there else Limits(batches=seen, of=there)
 
 
-def tested_data(data: object) -> TestedData | None:
-    """What a data module says of itself; None where it says nothing."""
+def tested_data(data: object, split: Split = "test") -> TestedData | None:
+    """What a data module says of itself, and of this split; None where it says nothing."""
     if not isinstance(data, HasDescription):
         return None
     facts = dict(data.description)
     name, protocol = facts.pop("data", None), facts.pop("protocol", None)
     tested = TestedData(data_class=type(data).__name__, data=name, protocol=protocol, facts=facts)
-    if isinstance(data, HasTruths) and (without := data.without_truth("test")):
+    if isinstance(data, HasTruths) and (without := data.without_truth(split)):
         tested["without_truth"] = without
     return tested
 

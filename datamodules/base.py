@@ -32,7 +32,6 @@ STAGE_SPLITS: dict[str | None, tuple[Split, ...]] = {
     "fit": ("train", "validation"),
     "validate": ("validation",),
     "test": ("test",),
-    "predict": ("test",),
     None: get_args(Split),
 }
 
@@ -55,6 +54,9 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         cache: Folder for decoded, scaled-down copies of the images (see `ImageStore`); with it an image is
             checked once, without it at each start. None: no copies.
         seed: Of the order and the augmentation of the training split; the splits do not depend on it.
+
+    Attributes:
+        predict_split: What `predict_dataloader` gives: "test" unless set.
 
     Raises:
         UserError: A number is out of its range.
@@ -95,6 +97,7 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         self.num_workers = num_workers
         self.random_resized_crop = random_resized_crop
         self.seed = seed
+        self.predict_split: Split = "test"
         self.images = ImageStore(image_size, Path(cache).expanduser() if cache is not None else None)
         self._problems = Problems(self.title)
         self._published: dict[Split, list[RecordT]] | None = None
@@ -227,7 +230,7 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the splits that the stage needs and checks their images."""
-        for split in STAGE_SPLITS[stage]:
+        for split in (self.predict_split,) if stage == "predict" else STAGE_SPLITS[stage]:
             if split == "validation" and stage != "validate" and not self.has_split(split):
                 continue
             if stage is None and not self.has_split(split):
@@ -236,7 +239,7 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled by (seed, epoch); the last batch is dropped if it is not the only one."""
-        dataset = self._dataset("train")
+        dataset = self._dataset("train", training=True)
         trainer = self.trainer
         sampler = EpochSampler(
             dataset,
@@ -262,8 +265,8 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The test split."""
-        return self._evaluation_loader("test")
+        """The test split, or what `predict_split` says, in its order."""
+        return self._evaluation_loader(self.predict_split)
 
     @property
     def tokenizer(self) -> Any:  # noqa: ANN401 - transformers is imported only when it is used
@@ -332,9 +335,8 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
             self._published = self.read(self._problems)
         return self._published
 
-    def _dataset(self, split: Split) -> EndlessSequence[RecordT]:
+    def _dataset(self, split: Split, *, training: bool) -> EndlessSequence[RecordT]:
         records = self.records(split)
-        training = split == "train"
         return EndlessSequence(
             records,
             {record.image: self._check.files[record.image] for record in records},
@@ -347,7 +349,7 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         )
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Any]:
-        return WatchedDataLoader(self._dataset(split), shuffle=False, **self._loader_arguments())
+        return WatchedDataLoader(self._dataset(split, training=False), shuffle=False, **self._loader_arguments())
 
     def _loader_arguments(self) -> dict[str, Any]:
         return {

@@ -175,6 +175,6 @@ class RetrievalDataModule(ImageTextDataModule[CaptionRecord]):
             description[f"captions of fewer than {self.minimum_words} words, left out"] = str(short)
         return description
 
-    def _dataset(self, split: Split) -> EndlessSequence[CaptionRecord]:
-        pairs = super()._dataset(split)
-        return PairsWithNegatives(pairs, self.negatives) if split == "train" and self.negatives else pairs
+    def _dataset(self, split: Split, *, training: bool) -> EndlessSequence[CaptionRecord]:
+        pairs = super()._dataset(split, training=training)
+        return PairsWithNegatives(pairs, self.negatives) if training and self.negatives else pairs

@@ -17,6 +17,9 @@ RESULTS_SCHEMA: Final = 1
 """The version of `Results`; it grows where a field changes its meaning or goes, not where one is added."""
 
 
+Split = Literal["train", "validation", "test"]
+
+
 class Training(TypedDict):
     """One training: what a checkpoint says of its own and of those behind it, in plain types.
 
@@ -133,6 +136,28 @@ class Results(Report):
     versions: dict[str, str]
 
 
+class Predictions(TypedDict):
+    """What `predictions.json` holds: of which answers the `predictions.csv` of a prediction is.
+
+    Attributes:
+        schema: `RESULTS_SCHEMA`.
+        checkpoint: the file that answered; None for weights that are in no file.
+        split: what was asked.
+        root: the data's folder; None where the data does not say it.
+        test: the data, as in `Results`.
+        limits: where only a part of the split was asked, how large a one; else None.
+        versions: as in `Results`.
+    """
+
+    schema: int
+    checkpoint: TestedCheckpoint | None
+    split: Split
+    root: str | None
+    test: TestedData | None
+    limits: Limits | None
+    versions: dict[str, str]
+
+
 @runtime_checkable
 class HasModalities(Protocol):
     """A module whose modalities' training can be coordinated (UMD section 3.3.2)."""
@@ -238,7 +263,7 @@ class HasDescription(Protocol):
 class HasTruths(Protocol):
     """A data module that may hold samples of which it does not say what is true."""
 
-    def without_truth(self, split: Literal["train", "validation", "test"]) -> int:
+    def without_truth(self, split: Split) -> int:
         """The number of such samples in a split."""
         ...
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,7 +100,9 @@ def test_every_kind_of_text_comes_back_unchanged(tmp_path: Path) -> None:
     frame = pd.read_csv(path, keep_default_na=False)
     assert frame["answer"].tolist() == ANSWERS
     assert frame["index"].tolist() == list(range(len(ANSWERS)))
-    assert [found.name for found in path.parent.iterdir()] == ["predictions.csv"]
+    assert {found.name for found in path.parent.iterdir()} == {"predictions.csv", "predictions.json"}
+    told = json.loads(path.with_suffix(".json").read_text())
+    assert (told["split"], told["checkpoint"], told["limits"]) == ("test", None, None)
 
 
 def test_rows_stand_in_the_order_of_the_split_and_once(tmp_path: Path) -> None:
@@ -139,6 +142,8 @@ def test_ranks_are_joined_into_what_one_rank_writes(task: str, tmp_path: Path, m
                 is_global_zero=rank == 0,
                 num_predict_batches=[1],
                 num_test_batches=[1],
+                predict_dataloaders=[None],
+                ckpt_path=None,
                 strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision),
             ),
         )
@@ -149,7 +154,8 @@ def test_ranks_are_joined_into_what_one_rank_writes(task: str, tmp_path: Path, m
         getattr(callback, f"on_{task}_end")(trainer, module)
         assert (tmp_path / "two").exists() == (rank == 0), "rank 0 alone writes"
     assert (tmp_path / "two/predictions.csv").read_bytes() == (tmp_path / "one/predictions.csv").read_bytes()
-    assert [found.name for found in (tmp_path / "two").iterdir()] == ["predictions.csv"]
+    left = {"predictions.csv", "predictions.json"} if task == "predict" else {"predictions.csv"}
+    assert {found.name for found in (tmp_path / "two").iterdir()} == left
 
 
 def test_a_fast_dev_run_writes_nothing(tmp_path: Path) -> None:

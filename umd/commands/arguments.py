@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
@@ -124,6 +124,16 @@ def add_options(parser: LightningArgumentParser) -> None:
         compute_fn=tokenizer_for,
     )
     parser.link_arguments("model.init_args.encoder.image_size", "data.init_args.image_size")
+
+
+def add_predict_options(parser: LightningArgumentParser) -> None:
+    """Add what `umd predict` alone takes."""
+    parser.add_argument(
+        "--split",
+        type=Literal["train", "validation", "test"],
+        default="test",
+        help="the split that is answered, in its order and without augmentation",
+    )
 
 
 def _without_linked(settings: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 import umd.modules  # noqa: F401 - the same
 from datamodules import *  # noqa: F403 - makes the short class names known to the parser
+from datamodules.base import ImageTextDataModule
 from umd.commands.added import ConfigFile, with_added_callbacks, with_added_loggers, with_atomic_writing
-from umd.commands.arguments import add_options, prepare
+from umd.commands.arguments import add_options, add_predict_options, prepare
 from umd.commands.callback_options import with_options
 from umd.commands.early import without_checkpoint
 from umd.commands.failures import explained, explained_start, interruption, misfit_of
@@ -47,7 +49,7 @@ _DESCRIPTIONS = {
     "fit": "Train a stage; a stage with a result table ends with a test of its best checkpoint.",
     "validate": "Evaluate a checkpoint on the validation split.",
     "test": "Evaluate a checkpoint on the test split: a table on the terminal, as JSON and as CSV, and each answer.",
-    "predict": "Write a checkpoint's answers on the test split to a CSV file.",
+    "predict": "Write a checkpoint's answers on a split, the test split unless told, to a CSV file.",
 }
 
 
@@ -57,6 +59,13 @@ class UMDCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add this project's own options."""
         add_options(parser)
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:  # noqa: ANN401
+        """Add what one command alone takes."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "predict":
+            add_predict_options(parser)
+        return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401
         """Parse, with the settings of a given checkpoint first, so that whatever the user gives wins."""
@@ -86,8 +95,8 @@ class UMDCLI(LightningCLI):
             self.folder = self.beside if task == "fit" else self.beside / task
         if task != "fit" and not config.ckpt_path:
             raise without_checkpoint(task)
-        if task == "test" and Path(config.ckpt_path).is_file():
-            self.folder = results_folder(self.folder, self._planned_test())
+        if task in ("test", "predict") and Path(config.ckpt_path).is_file():
+            self.folder = results_folder(self.folder, self._planned(task))
         self.goes_on = self.beside is not None or _requeued(self.folder, config)
         if self.restored:
             check_same_stage(self.restored, config.ckpt_path, config.model.class_path)
@@ -105,16 +114,21 @@ class UMDCLI(LightningCLI):
         write_into_run_folder(config.trainer.logger, self.folder)
         self._say_what_was_restored()
 
-    def _planned_test(self) -> PlannedTest:
+    def _planned(self, task: str) -> PlannedTest:
         config = self.config[self.subcommand]
-        limit = config.trainer.limit_test_batches
-        return PlannedTest(
+        limit = config.trainer[f"limit_{task}_batches"]
+        plan = PlannedTest(
             checkpoint=Path(config.ckpt_path),
             data_class=config.data.class_path.rpartition(".")[2] if config.data else "",
             protocol=config.data.init_args.get("protocol") if config.data else None,
             # Of Lightning's two ways to say it, 1.0 is the whole split and 1 a single batch.
             partial=limit is not None and not (isinstance(limit, float) and limit == 1),
         )
+        if task == "test":
+            return plan
+        root = config.data.init_args.get("root") if config.data else None
+        root = None if root is None else Path(root).expanduser().absolute()
+        return replace(plan, split=config.split, root=root, file="predictions.json")
 
     def _say_what_was_restored(self) -> None:
         if not self.restored:
@@ -179,6 +193,8 @@ class UMDCLI(LightningCLI):
         """Make data, model and trainer; what Lightning refuses then, and a missing package, is a line."""
         try:
             super().instantiate_classes()
+            if self.subcommand == "predict" and isinstance(self.datamodule, ImageTextDataModule):
+                self.datamodule.predict_split = self.config["predict"].split
         except (ValueError, ImportError, MisconfigurationException) as error:
             clear = explained_start(error)
             if clear is None:

@@ -1,4 +1,4 @@
-"""Where a test's results go, so that those of another checkpoint or protocol are not lost."""
+"""Where a test's results or predictions go, so that those of another checkpoint, protocol or data are not lost."""
 
 from __future__ import annotations
 
@@ -16,19 +16,25 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PlannedTest:
-    """What is about to be tested.
+    """What is about to be tested or predicted.
 
     Attributes:
         checkpoint: the file.
         data_class: the data module's class, without its package.
         protocol: of the data; None where it has none.
-        partial: whether only a part of the test split will be.
+        partial: whether only a part of the split will be.
+        split: which split.
+        root: the data's folder; None: it does not tell one test from another.
+        file: what says of a folder which one it holds.
     """
 
     checkpoint: Path
     data_class: str
     protocol: str | None
     partial: bool
+    split: str = "test"
+    root: Path | None = None
+    file: str = "results.json"
 
 
 def results_folder(folder: Path, test: PlannedTest) -> Path:
@@ -50,9 +56,10 @@ def results_folder(folder: Path, test: PlannedTest) -> Path:
 
 def _what_is_other(folder: Path, test: PlannedTest) -> list[str]:
     """In words for a folder's name, where this test is not the one that the folder holds; nothing where it may go."""
-    path = folder / "results.json"
+    path = folder / test.file
     if not path.is_file():
-        return []
+        older = test.file != "results.json" and (folder / "predictions.csv").is_file()  # which says nothing of itself
+        return [test.checkpoint.stem] if older else []
     held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     other = [] if _is_of(held, test.checkpoint, folder) else [test.checkpoint.stem]
     data: Mapping[str, Any] = held.get("test") or {}
@@ -60,6 +67,10 @@ def _what_is_other(folder: Path, test: PlannedTest) -> list[str]:
         other.append(test.data_class)
     if data.get("protocol", test.protocol) != test.protocol:
         other.append(str(test.protocol))
+    if held.get("split", test.split) != test.split:
+        other.append(test.split)
+    if test.root is not None and held.get("root") != str(test.root):
+        other.append(test.root.name)
     if test.partial and not held.get("limits"):
         other.append("partial")
     return other

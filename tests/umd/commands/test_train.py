@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
+from datamodules import VQARAD
 from datamodules.vqa_rad import SINGLE_FILE
 from tests.configs.test_configs import CONFIGS, SHORT, TINY, TINY_UMD, fit, step
 from tests.datamodules.samples import write_vqa
@@ -321,6 +322,27 @@ def test_a_wrong_start_keeps_what_it_was_to_replace(
         assert said in refused([*how, *given[:2], f"--data.root={tmp_path / 'nowhere'}"], capsys)
         kept = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file() and path.name != ".lock"}
         assert kept == before
+
+
+def test_any_split_of_any_data_is_predicted_and_no_prediction_replaces_another(trained: Path, tmp_path: Path) -> None:
+    other = write_vqa(tmp_path / "other")
+    given = [f"--ckpt_path={best(trained)}", f"--runs={tmp_path}", *QUIET]
+    for more in ([], ["--split=validation"], ["--split=train", "--data=VQARAD", f"--data.root={other}"]):
+        for _ in range(2):  # the same again takes the place of the first
+            run(["predict", *given, *more])
+    folders = {path.name: path for path in (tmp_path / "vqa" / "default").iterdir()}
+    assert set(folders) == {"predict", "predict_validation", "predict_VQARAD_train_other"}
+    answers = set(torch.load(best(trained), weights_only=True)["hyper_parameters"]["answers"])
+    for name, split in (
+        ("predict", "test"),
+        ("predict_validation", "validation"),
+        ("predict_VQARAD_train_other", "train"),
+    ):
+        table = pd.read_csv(folders[name] / "predictions.csv", keep_default_na=False)
+        told = json.loads((folders[name] / "predictions.json").read_text())
+        assert told["split"] == split and str(len(table)) == told["test"]["facts"][split] and told["limits"] is None
+        assert set(table["answer"]) <= answers  # the checkpoint's own, whatever the data is
+    assert table["question_id"].astype(str).tolist() == [one.sample_id for one in VQARAD(str(other)).records("train")]
 
 
 def test_a_test_split_without_images_ends_a_training_before_it_begins(tmp_path: Path) -> None:
