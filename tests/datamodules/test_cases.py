@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from datamodules import SLAKE, VQARAD, ImageTextDataModule, RadiologyCaptions, VQADataModule, VQAMed2019
+from datamodules import MELINDA, SLAKE, VQARAD, ImageTextDataModule, RadiologyCaptions, VQADataModule, VQAMed2019
 from datamodules.records import Split
 from datamodules.vqa_rad import SINGLE_FILE, TEST_FILE, TRAIN_FILE
 from umd.files import UserError
@@ -166,3 +166,18 @@ def test_a_validation_file_of_ones_own_is_read_unless_it_is_the_test_split(tmp_p
         assert sizes(data) == {"train": 9, "test": 9}
     (root / "valset.json").write_text(json.dumps([{**row, "question": f"other {row['question']}"} for row in content]))
     assert sizes(VQARAD(str(root))) == {"train": 9, "validation": 9, "test": 9}
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("name", ["dev", "Valid", "validation"])
+def test_other_names_of_files_and_folders(tmp_path: Path, name: str) -> None:
+    question = {"img_name": "a.jpg", "q_lang": "en", "question": "is it?", "answer": "yes", "answer_type": "CLOSED"}
+    slake, melinda = tmp_path / "slake", tmp_path / "melinda"
+    for root in (slake, melinda):
+        (root / "images").mkdir(parents=True)
+        Image.new("L", (9, 9)).save(root / "images" / "a.png")
+    for split in ("training", name):
+        (slake / f"{split}.json").write_text(json.dumps([question] * 2))
+        (melinda / f"{split}.csv").write_text("figure_file,caption,p_meth_label\na.jpg,a blot,western\n")
+    assert sizes(SLAKE(str(slake))) == {"train": 2, "validation": 2}
+    assert sizes(MELINDA(str(melinda))) == {"train": 1, "validation": 1}
