@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from umd.commands.train import run
 from umd.encoders import EncoderConfig, MultimodalEncoder
 from umd.files import UserError
 from umd.inference import Inputs, Model, Reply, Settings
+from umd.inference.explanation import Method
 from umd.inference.network import probabilities
 from umd.inference.preparation import Preparation
 from umd.inference.reply import ranked
@@ -179,6 +181,28 @@ def test_what_an_answer_owes_to_the_image(classifier: Model, classifier_run: Pat
     assert close(check.blank, classifier.answer(grey, QUESTION))
     blind = classifier.check_image(grey, QUESTION)
     assert blind.other is None and "a blank image the answer is the same" in str(blind)
+
+
+def test_several_threads_get_their_own_answers(classifier: Model, classifier_run: Path) -> None:
+    asked = [(image, question) for image in some_images(classifier_run) for question in (QUESTION, "Is it a head?")] * 4
+    alone = [classifier.answer(*one) for one in asked]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda one: classifier.answer(*one), asked))
+    assert all(close(*two) for two in zip(together, alone, strict=True))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+@pytest.mark.parametrize("kind", ["classifier_run", "generator_run", "retrieval_run"])
+def test_a_gpu_answers_and_explains_as_the_processor_does(kind: str, request: pytest.FixtureRequest) -> None:
+    folder: Path = request.getfixturevalue(kind)
+    image = some_images(folder)[0]
+    here, there = umd.load(folder), umd.load(folder, device="cuda")
+    for method in get_args(Method):
+        one, other = (model.explain(image, QUESTION, method=method) for model in (here, there))
+        assert one.patches is not None and other.patches is not None
+        np.testing.assert_allclose(one.patches, other.patches, atol=1e-3)
+        scores = [[answer.score for answer in found.reply.answers] for found in (one, other)]
+        np.testing.assert_allclose(*scores, atol=1e-3)
 
 
 # Checkpoints
