@@ -11,8 +11,9 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning import LightningDataModule
 
 import datamodules
-from datamodules import VQARAD, ImageTextDataModule, PhantomRetrieval, VQADataModule
+from datamodules import VQARAD, CaptionDataModule, ImageTextDataModule, PhantomRetrieval, VQADataModule
 from datamodules.arguments import LoaderArguments
+from datamodules.captions import CaptionArguments
 from datamodules.vqa import VQAArguments
 
 LOADER = {
@@ -33,11 +34,15 @@ DATA_SETS = [name for name in datamodules.__all__ if not name.endswith("DataModu
 
 @pytest.mark.parametrize(
     ("declared", "init"),
-    [(LoaderArguments, ImageTextDataModule.__init__), (VQAArguments, VQADataModule.__init__)],
+    [
+        (LoaderArguments, ImageTextDataModule.__init__),
+        (VQAArguments, VQADataModule.__init__),
+        (CaptionArguments, CaptionDataModule.__init__),
+    ],
 )
 def test_declared_types_are_those_of_the_class_that_spells_them_out(declared: type, init: Callable[..., None]) -> None:
     spelled = {**get_type_hints(ImageTextDataModule.__init__), **get_type_hints(init)}
-    for name in ("root", "loader", "return", *(() if init is VQADataModule.__init__ else ("text_length",))):
+    for name in ("root", "loader", "return", *(("text_length",) if init is ImageTextDataModule.__init__ else ())):
         spelled.pop(name, None)
     assert get_type_hints(declared) == spelled
 
