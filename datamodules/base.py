@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, get_args
 
@@ -212,10 +212,13 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
     def image_files(self, split: Split) -> dict[str, ImageFile]:
         """The file of each image that the rows of a split name, whether or not it can be read; none without the split.
 
-        An image whose name leads outside the data set has no file.
+        See `find_images`.
         """
-        names = dict.fromkeys(record.image for record in self._read().get(split, ()))
-        return {name: self.locate(name) for name in names if is_inside(name)}
+        return self.find_images(record.image for record in self._read().get(split, ()))
+
+    def find_images(self, names: Iterable[str]) -> dict[str, ImageFile]:
+        """The files of these images, but of those whose name leads outside the data set, or to several files."""
+        return self._check.find(name for name in dict.fromkeys(names) if is_inside(name))
 
     def left_out(self, split: Split) -> int:
         """The number of rows of a split that were left out because their image cannot be used."""

@@ -9,8 +9,7 @@ from typing import get_args
 
 from datamodules.arguments import LoaderArguments, Unpack
 from datamodules.base import ImageTextDataModule
-from datamodules.images import is_inside
-from datamodules.leaks import MISSING, can_hash, find_shared, other_data
+from datamodules.leaks import MISSING, can_hash, find_shared, images_of, other_data
 from datamodules.problems import Problems
 from datamodules.records import Split
 from umd.files import UserError
@@ -53,8 +52,8 @@ class CaptionDataModule(ImageTextDataModule[CaptionRecord]):
     Args:
         root: Folder of the data set, in its published layout.
         exclude_images_of: Data sets that the weights will be tested on, each as CLASS=FOLDER, such as
-            "VQARAD=/data/vqa_rad": whatever of them is here is left out of all splits, and every table that follows
-            says how much.
+            "VQARAD=/data/vqa_rad": whatever of them is here is left out, unless both hold it out as the same split,
+            and every table that follows says how much.
         exclude_splits: Which of their splits; None: validation and test, on which they are measured.
         exclude_near_duplicates: Leave out what looks nearly the same too (see `datamodules.leaks`), not only what is
             the same file or has the same published number. Needs the package imagehash.
@@ -105,24 +104,27 @@ class CaptionDataModule(ImageTextDataModule[CaptionRecord]):
         splits = self.read_published(problems)
         if not self.excluded:
             return splits
-        names = dict.fromkeys(record.image for records in splits.values() for record in records)
-        here = {name: self.locate(name) for name in names if is_inside(name)}
-        others = [
-            {name: path for split in self.exclude_splits for name, path in data.image_files(split).items()}
-            for data in self.excluded
-        ]
-        for data, images in zip(self.excluded, others, strict=True):
+        here = self.find_images(record.image for records in splits.values() for record in records)
+        others = [images_of(data, self.exclude_splits) for data in self.excluded]
+        for data, (images, _) in zip(self.excluded, others, strict=True):
             if not images:
                 raise UserError(
                     f"exclude_images_of: {data.title} in {data.root} has no image in {' or '.join(self.exclude_splits)}"
                 )
-        found = find_shared(here, others, near_duplicates=self.exclude_near_duplicates)
-        self._excluded_images = [{shared.here for shared in of_one} for of_one in found]
-        excluded = set().union(*self._excluded_images)
+        found = find_shared(here, [images for images, _ in others], near_duplicates=self.exclude_near_duplicates)
+        self._excluded_images = [set() for _ in self.excluded]
+        for split, records in splits.items():
+            names = {record.image for record in records}
+            leaks: set[str] = set()
+            for so_far, pairs, (_, places) in zip(self._excluded_images, found, others, strict=True):
+                # What both hold out as the same split is trained on in neither: they may be parts of one corpus.
+                harmless = [] if split == "train" else [split]
+                shared = {pair.here for pair in pairs if pair.here in names and places[pair.there] != harmless}
+                so_far |= shared
+                leaks |= shared
+            splits[split] = [record for record in records if record.image not in leaks]
         log.info("%s: left out %s", self.title, self._left_out_of())
-        return {
-            split: [record for record in records if record.image not in excluded] for split, records in splits.items()
-        }
+        return splits
 
     @property
     def description(self) -> dict[str, str]:

@@ -50,14 +50,14 @@ class ImageCheck:
         new = dict.fromkeys(name for name in names if name not in self.files and name not in self.reasons)
         outside = {name for name in new if not is_inside(name)}
         self.reasons |= dict.fromkeys(outside, "image path leads outside the data set")
-        found = self._find(name for name in new if name not in outside)
+        found = self.find(name for name in new if name not in outside)
         files = dict.fromkeys(found.values())  # several names may lead to one
         with progress(f"{self.title}: checking images", len(files)) as seen:
             bad = self.store.check(files, seen)
         self.reasons |= {name: f"image: {bad[file]}" for name, file in found.items() if file in bad}
         self.files |= {name: file for name, file in found.items() if file not in bad}
 
-    def _find(self, names: Iterable[str]) -> dict[str, ImageFile]:
+    def find(self, names: Iterable[str]) -> dict[str, ImageFile]:
         """The files of these images, but of those for which several files come into question."""
         files: dict[str, ImageFile] = {}
         others: list[str] = []

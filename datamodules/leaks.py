@@ -88,13 +88,17 @@ def other_data(given: str) -> ImageTextDataModule[Any]:
     return kind(folder)
 
 
-def images_by_split(data: ImageTextDataModule[Any], splits: Iterable[Split]) -> dict[str, list[Split]]:
-    """The images of some splits by their names, each with those of these splits that it occurs in."""
-    found: dict[str, list[Split]] = defaultdict(list)
+def images_of(
+    data: ImageTextDataModule[Any], splits: Iterable[Split]
+) -> tuple[dict[str, ImageFile], dict[str, list[Split]]]:
+    """The images of some splits by their names: the file of each, and those of these splits that it occurs in."""
+    files: dict[str, ImageFile] = {}
+    places: dict[str, list[Split]] = defaultdict(list)
     for split in splits:
-        for name in data.image_files(split):
-            found[name].append(split)
-    return dict(found)
+        for name, file in data.image_files(split).items():
+            files[name] = file
+            places[name].append(split)
+    return files, dict(places)
 
 
 def can_hash() -> bool:

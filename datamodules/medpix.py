@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from datamodules.arguments import Unpack
 from datamodules.captions import CaptionArguments, CaptionDataModule, CaptionRecord
 from datamodules.files import read_json_lines
+from datamodules.image_files import ImageFinder
 from datamodules.problems import Problems
 from datamodules.records import Split
 from datamodules.retrieval import RetrievalDataModule
@@ -41,7 +43,7 @@ def read_splits(
     """
     if unknown := [name for name in details if name not in get_args(Detail)]:
         raise UserError(f"details: there is no '{unknown[0]}'; there are {', '.join(get_args(Detail))}")
-    names = {file.stem: file.name for file in sorted((folder / "images").glob("*"))}
+    finder = ImageFinder()
     found: dict[Split, list[CaptionRecord]] = {}
     for path in sorted((folder / "splitted_dataset").glob("descriptions_*.jsonl")):
         split = split_of(path.stem.removeprefix("descriptions_"))
@@ -52,9 +54,12 @@ def read_splits(
             continue
         found[split] = []
         for where, row in read_json_lines(path, problems):
-            record = _record(row, where, names, details, problems)
+            record = _record(row, where, details, problems)
             if record is not None:
-                found[split].append(record)
+                files = finder.named(folder / "images", record.sample_id)
+                # With several, the name without its ending: whoever loads it says so.
+                file = files[0] if len(files) == 1 else record.sample_id if files else f"{record.sample_id}.png"
+                found[split].append(replace(record, image=f"images/{file}"))
     if not any(found.values()):
         why = "no line in them can be used" if found else "there are none"
         raise UserError(f"MedPix: looked in {folder} for {LAYOUT}; {why}")
@@ -62,9 +67,9 @@ def read_splits(
 
 
 def _record(
-    row: Mapping[str, Any], where: str, names: Mapping[str, str], details: Collection[Detail], problems: Problems
+    row: Mapping[str, Any], where: str, details: Collection[Detail], problems: Problems
 ) -> CaptionRecord | None:
-    """The record of a line, or None (and a counted problem) where it cannot be used."""
+    """The record of a line, or None (and a counted problem) where it cannot be used; its image has no ending yet."""
     described = row.get("Description")
     described = described if isinstance(described, Mapping) else {}
     image, caption = _text(row.get("image")), _text(described.get("Caption"))
@@ -80,7 +85,7 @@ def _record(
         more = [f"{name.capitalize()}: {text}." for name, text in told if text and text.lower() not in _SAYS_NOTHING]
         stop = "." if more and not caption.endswith((".", "!", "?")) else ""
         text = " ".join([caption + stop, *more])
-        return CaptionRecord(image, f"images/{names.get(image, f'{image}.png')}", text)
+        return CaptionRecord(image, f"images/{image}", text)
     return None
 
 

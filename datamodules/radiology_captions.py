@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from datamodules.captions import CaptionArguments, CaptionDataModule, CaptionRec
 from datamodules.problems import Problems
 from datamodules.records import Split
 from umd.files import UserError
+
+log = logging.getLogger(__name__)
 
 _TITLES = {"roco": "ROCO", "medicat": "MedICaT", "rocov2": "ROCOv2", "medpix": "MedPix"}
 _BY_DEFAULT = ("roco", "medicat")
@@ -79,11 +82,15 @@ class RadiologyCaptions(CaptionDataModule):
             UserError: A folder that was named is not there, or no data set is.
         """
         splits: dict[Split, list[CaptionRecord]] = {}
-        for name, folder in self.folders.items():
+        for name, folder in list(self.folders.items()):
             if not folder.is_dir():
                 if self._given[name] is not None:
                     raise UserError(f"{name}_root: there is no folder {folder}")
                 continue
+            if name == "roco" and "rocov2" not in self.folders and rocov2.split_tables(folder):
+                log.info("%s: %s holds ROCOv2", self.title, folder)
+                name = "rocov2"
+                self.folders[name] = self.folders.pop("roco")
             found = self._read_corpus(name, folder, problems)
             self._present.append(name)
             for split, records in found.items():

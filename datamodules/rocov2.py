@@ -6,6 +6,7 @@ from pathlib import Path
 
 from datamodules.captions import CaptionDataModule, CaptionRecord
 from datamodules.files import read_table
+from datamodules.image_files import ImageFinder
 from datamodules.problems import Problems
 from datamodules.records import Split
 from datamodules.retrieval import RetrievalDataModule
@@ -32,18 +33,21 @@ def read_splits(folder: Path, problems: Problems) -> dict[Split, list[CaptionRec
         UserError: No split is there; or a table is none, or lacks a column.
     """
     found: dict[Split, list[CaptionRecord]] = {}
+    finder = ImageFinder()
     tables = split_tables(folder)
     for name, split in tables.items():
         path = folder / f"{name}_captions.csv"
         if split in found:
             problems.add(f"second table of the {split} split, not read", path.name)
             continue
-        files = {file.stem: file.name for file in sorted((folder / name).glob("*"))}
         found[split] = []
         for number, row in enumerate(read_table(path, ("ID", "Caption")).to_dict("records"), start=2):
             image, caption = row["ID"], row["Caption"]
             if image and caption:
-                found[split].append(CaptionRecord(image, f"{name}/{files.get(image, f'{image}.jpg')}", caption))
+                files = finder.named(folder / name, image)
+                # With several, the name without its ending: whoever loads it says so.
+                file = files[0] if len(files) == 1 else image if files else f"{image}.jpg"
+                found[split].append(CaptionRecord(image, f"{name}/{file}", caption))
             else:
                 problems.add("row without an id or a caption, left out", f"{path.name}, row {number}")
     if not any(found.values()):

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from datamodules import VQARAD, MedPixCaptions, leaks
-from datamodules.leaks import Shared, find_shared, images_by_split, other_data, published_id
+from datamodules.leaks import Shared, find_shared, images_of, other_data, published_id
 from tests.datamodules.samples import medpix_line, picture, write_medpix, write_vqa
 from umd.files import UserError
 
@@ -115,8 +115,7 @@ def test_medpix_holds_nineteen_images_of_vqa_rad_by_their_numbers(shared_data: P
     if not root.is_dir():
         pytest.skip(f"real data not found: no folder {root}")
     rad = VQARAD(str(shared_data / "vqa_rad"), validation_fraction=0)
-    splits = images_by_split(rad, ("train", "test"))
-    there = {name: rad.root / name for name in splits}
+    there, splits = images_of(rad, ("train", "test"))
     here = {path.name: path for path in sorted((root / "images").iterdir())}
     (found,) = find_shared(here, [there], near_duplicates=True)
     by_id = [one for one in found if "same id" in one.ways]
@@ -173,6 +172,27 @@ def test_images_of_a_test_split_are_left_out_counted_and_named(both: tuple[Path,
         "Finding 11." for name in validation if name == "images/5.png"
     }
     assert "(validation, test)" in default.description["left out"]
+
+
+def test_what_both_hold_out_as_the_same_split_stays(tmp_path: Path) -> None:
+    lines = [medpix_line(number, f"Finding {number}.") for number in range(10, 20)]
+    one = write_medpix(tmp_path / "one", {"train": lines[:6], "dev": lines[6:8], "test": lines[8:]})
+    # The same images, of which 15 is now validated on and 17 tested on.
+    other = write_medpix(tmp_path / "other", {"train": lines[:5], "dev": lines[5:7], "test": lines[7:]})
+    given = {"exclude_images_of": [f"MedPixCaptions={other}"], "exclude_near_duplicates": False}
+    data = MedPixCaptions(str(one), **given)  # type: ignore[arg-type]
+    assert ALL - texts(data) == {"Finding 15.", "Finding 17."}
+    assert data.description["left out"].startswith("2 images of MedPix (validation, test)")
+
+
+def test_images_under_another_ending_are_found(both: tuple[Path, Path]) -> None:
+    rad, medpix = both
+    for path in (rad / "images").iterdir():
+        path.rename(path.with_suffix(".PNG"))
+    data = MedPixCaptions(
+        str(medpix), exclude_images_of=[f"VQARAD={rad}"], exclude_splits=["test"], exclude_near_duplicates=False
+    )
+    assert ALL - texts(data) == {"Finding 10."}
 
 
 def test_without_the_library_one_line_says_what_to_install(

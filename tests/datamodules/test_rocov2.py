@@ -50,6 +50,10 @@ def test_beside_other_captions_it_is_named(root: Path) -> None:
     data = RadiologyCaptions(rocov2_root=str(root))
     assert [record.image for record in data.records("validation")] == ["rocov2/valid/ROCOv2_2023_valid_1.jpg"]
     assert data.description == {"data": "ROCOv2", "validation": "1"}
+    root.rename(root.with_name("roco"))  # a copy that is called so
+    named = RadiologyCaptions(str(root.parent))
+    assert [record.image for record in named.records("validation")] == ["rocov2/valid/ROCOv2_2023_valid_1.jpg"]
+    assert named.description == {"data": "ROCOv2", "validation": "1"}
 
 
 def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from rich.table import Table
 
 from datamodules.base import ImageTextDataModule
-from datamodules.leaks import MISSING, Shared, Way, can_hash, find_shared, images_by_split, other_data
+from datamodules.leaks import MISSING, Shared, Way, can_hash, find_shared, images_of, other_data
 from datamodules.records import Split
 
 SHARED_FILE = "shared_images.csv"
@@ -108,10 +108,12 @@ def compare(data: ImageTextDataModule[Any], against: Sequence[str]) -> list[Comp
         UserError: One is not written so, or cannot be read.
     """
     others = [other_data(given) for given in against]
-    sides = [images_by_split(one, _SPLITS) for one in (data, *others)]
-    here, *there = ({name: one.locate(name) for name in side} for one, side in zip((data, *others), sides, strict=True))
-    found = find_shared(here, there, near_duplicates=can_hash())
-    return [Comparison(*rest) for rest in zip(others, [sides[0]] * len(others), sides[1:], found, strict=True)]
+    files, splits = images_of(data, _SPLITS)
+    sides = [images_of(other, _SPLITS) for other in others]
+    found = find_shared(files, [side[0] for side in sides], near_duplicates=can_hash())
+    return [
+        Comparison(other, splits, side[1], shared) for other, side, shared in zip(others, sides, found, strict=True)
+    ]
 
 
 def _images(pairs: Sequence[Shared]) -> set[str]:

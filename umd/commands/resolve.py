@@ -23,9 +23,12 @@ def follow_the_seed(config: Any) -> None:  # noqa: ANN401 - the parser's namespa
 
 def find_data_from_anywhere(data: Any) -> None:  # noqa: ANN401
     """Make the folders of a data module absolute, so that its checkpoints find them from another working directory."""
+    above = Path(data.init_args.get("root") or "")  # which folders of its parts are relative to
     for name, value in data.init_args.items():
-        if value is not None and (name in ("root", "cache") or name.endswith("_root")):
+        if value is not None and name in ("root", "cache"):
             data.init_args[name] = _absolute(value)
+        elif value is not None and name.endswith("_root"):
+            data.init_args[name] = _absolute(str(above / Path(value).expanduser()))
         elif name == "exclude_images_of" and value:
             parts = [given.partition("=") for given in value]
             data.init_args[name] = [f"{kind}={_absolute(folder)}" if equals else kind for kind, equals, folder in parts]

@@ -16,7 +16,7 @@ from umd.reproduce.code import Code
 from umd.reproduce.outcome import Outcome
 from umd.reproduce.plan import Plan, make_plan
 from umd.reproduce.run import PROGRAM, run, run_one
-from umd.reproduce.scales import PHANTOM, Scale, Setting, Source
+from umd.reproduce.scales import CAPTIONS, PAPER_CAPTIONS, PHANTOM, TESTED, TITLES, Scale, Setting, Source
 from umd.reproduce.script import shell_script, snakefile
 from umd.reproduce.steps import Step, Workspace
 from umd.reproduce.tables import EXPERIMENTS, Experiment
@@ -59,7 +59,22 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--pretrain_on",
         choices=["captions", "task"],
-        help="captions: ROCO and MedICaT (default where DATA_ROOT holds one of them); task: the task's training pairs",
+        help="captions (default where DATA_ROOT holds some), or task: the task's training pairs",
+    )
+    parser.add_argument(
+        "--captions",
+        nargs="+",
+        choices=list(CAPTIONS),
+        metavar="NAME",
+        help=f"captions to pre-train on, of {', '.join(CAPTIONS)} (default: those in DATA_ROOT; medpix at the small "
+        "scale alone)",
+    )
+    parser.add_argument(
+        "--left_out",
+        nargs="*",
+        choices=list(TESTED),
+        metavar="NAME",
+        help="data sets whose validation and test images are left out of captions (default: those in DATA_ROOT)",
     )
     parser.add_argument(
         "--devices", type=int, help=f"devices of a training (default: {PAPER_DEVICES} at the paper scale, else 1)"
@@ -114,11 +129,14 @@ def _plan(given: argparse.Namespace) -> Plan:
         raise UserError("--seeds names a seed twice")
     if not all(0 <= seed < 2**32 for seed in given.seeds):
         raise UserError(f"--seeds {' '.join(map(str, given.seeds))}: a seed lies between 0 and {2**32 - 1}")
+    captions = _captions(scale, root, given.captions)
     setting = Setting(
         scale=scale,
         data_root=root,
         devices=given.devices or (PAPER_DEVICES if scale == "paper" else None),
-        pretrain_on=_corpus(scale, root, given.pretrain_on),
+        pretrain_on=_corpus(root, captions, given.pretrain_on),
+        captions=captions,
+        left_out=_left_out_of_captions(scale, root, given.left_out),
     )
     default = experiment.default_rows if scale == "embedded" and experiment.default_rows else None
     return make_plan(
@@ -131,18 +149,47 @@ def _plan(given: argparse.Namespace) -> Plan:
     )
 
 
-def _corpus(scale: Scale, root: Path | None, wanted: Source | None) -> Source:
+def _captions(scale: Scale, root: Path | None, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The captions to pre-train on: those that are asked for, or are there and belong to the scale.
+
+    Raises:
+        UserError: one that is asked for is not there.
+    """
+    if root == PLACEHOLDER or root is None:
+        return tuple(wanted or PAPER_CAPTIONS)
+    if missing := [name for name in wanted or () if not (root / name).is_dir()]:
+        raise UserError(f"--captions {missing[0]}: there is no folder {root / missing[0]}")
+    there = [name for name in wanted or CAPTIONS if (root / name).is_dir()]
+    if not wanted and "roco" in there:
+        there = [name for name in there if name != "rocov2"]  # which holds most of ROCO again
+    if not wanted and scale == "paper":
+        there = [name for name in there if name != "medpix"]
+    return tuple(there)
+
+
+def _left_out_of_captions(scale: Scale, root: Path | None, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The data sets whose images are left out of captions: those that are asked for, or are there.
+
+    All tables leave out the same, so that they share their pre-trainings.
+    """
+    if scale == "embedded" or root is None:
+        return ()
+    return tuple(name for name in TESTED if (name in wanted if wanted is not None else _is_there(root, name)))
+
+
+def _is_there(root: Path, name: str) -> bool:
+    return root == PLACEHOLDER or (root / name).is_dir()
+
+
+def _corpus(root: Path | None, captions: Sequence[str], wanted: Source | None) -> Source:
     """What pre-training reads.
 
     Raises:
         UserError: captions are asked for, and are not there.
     """
-    if scale == "embedded" or root == PLACEHOLDER or root is None:
-        return wanted or "captions"
-    there = any((root / name).is_dir() for name in ("roco", "medicat"))
-    if wanted == "captions" and not there:
-        raise UserError(f"no captions to pre-train on: looked for {root / 'roco'} and {root / 'medicat'}")
-    return wanted or ("captions" if there else "task")
+    if wanted == "captions" and not captions:
+        raise UserError(f"no captions to pre-train on: looked in {root} for {', '.join(CAPTIONS)}")
+    return wanted or ("captions" if captions else "task")
 
 
 def _datasets(experiment: Experiment, setting: Setting, wanted: Sequence[str] | None) -> Sequence[str]:
@@ -173,7 +220,10 @@ def _pretraining(plan: Plan) -> str:
     if plan.setting.scale == "embedded":
         return "pre-training: on phantom captions"
     if plan.setting.pretrain_on == "captions":
-        return f"pre-training: on the captions of ROCO and MedICaT in {plan.setting.data_root}"
+        names = " and ".join(CAPTIONS[name] for name in plan.setting.captions)
+        without = ", ".join(TITLES[name] for name in plan.setting.left_out)
+        line = f"pre-training: on the captions of {names} in {plan.setting.data_root}"
+        return f"{line}, without the validation and test images of {without}" if without else line
     return (
         "pre-training: there are no captions in the data root, so it is on the task's own training pairs "
         "(questions for captions, protocol clean)"
@@ -204,6 +254,8 @@ def _words(plan: Plan, out: Path) -> list[str]:
     words += ["--datasets", *dict.fromkeys(benchmark.dataset for benchmark in benchmarks)]
     words += ["--seeds", *dict.fromkeys(str(benchmark.seed) for benchmark in benchmarks)]
     words += ["--pretrain_on", setting.pretrain_on]
+    if setting.scale != "embedded" and setting.pretrain_on == "captions":
+        words += ["--captions", *setting.captions, "--left_out", *setting.left_out]
     words += ["--protocol", *protocols] if protocols else []
     words += ["--data_root", str(setting.data_root)] if setting.data_root else []
     words += ["--devices", str(setting.devices)] if setting.devices else []

@@ -25,7 +25,7 @@ from umd.reproduce.results import (
     read_result,
     test_questions,
 )
-from umd.reproduce.scales import TITLES
+from umd.reproduce.scales import CAPTIONS, TITLES
 from umd.reproduce.steps import Workspace
 
 _UNKNOWN = (
@@ -258,6 +258,7 @@ def _notes(plan: Plan, facts: dict[tuple[str, str | None], Path], workspace: Wor
         notes.append(line + ".")
     if any(cell.step.source is not None for cell in cells):
         notes.append(_pretrained_on(plan))
+    notes += _left_out(plan, workspace)
     notes += _contrasted(plan, workspace)
     if len(seeds) > 1:
         notes.append(
@@ -284,11 +285,22 @@ def _pretrained_on(plan: Plan) -> str:
     if plan.setting.scale == "embedded":
         return "Pre-training: on phantom captions."
     if plan.setting.pretrain_on == "captions":
-        return "Pre-training: on captions of ROCO and MedICaT."
+        return f"Pre-training: on captions of {' and '.join(CAPTIONS[name] for name in plan.setting.captions)}."
     return (
         "Pre-training: on the task's own training pairs under protocol clean, questions for captions, for want of "
         "captions; the papers pre-train on ROCO and MedICaT."
     )
+
+
+def _left_out(plan: Plan, workspace: Workspace) -> list[str]:
+    """What pre-trainings left out of their captions, as the tests behind them say it."""
+    notes: dict[str, None] = {}
+    for cell in plan.cells:
+        path = workspace.folder(cell.step) / "results.json"
+        if workspace.done(cell.step) and path.is_file():
+            told = json.loads(path.read_text(encoding="utf-8"))["notes"]
+            notes |= dict.fromkeys(f"{note[0].upper()}{note[1:]}." for note in told if note.startswith("left out of "))
+    return list(notes)
 
 
 def _contrasted(plan: Plan, workspace: Workspace) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,21 @@ TITLES = {
     "melinda": "MELINDA",
     PHANTOM: "phantom",
 }
+
+CAPTIONS = {"roco": "ROCO", "medicat": "MedICaT", "rocov2": "ROCOv2", "medpix": "MedPix"}
+"""Data sets of captions, as folders of the data root."""
+
+PAPER_CAPTIONS = ("roco", "medicat")
+"""Those that the papers pre-train on."""
+
+TESTED = {
+    "vqa_rad": "VQARAD",
+    "slake": "SLAKE",
+    "vqa_med_2019": "VQAMed2019",
+    "roco": "ROCORetrieval",
+    "melinda": "MELINDA",
+}
+"""The data sets of all tables, as folders of the data root, with their classes."""
 
 _PHANTOMS: dict[Task, str] = {
     "vqa": "datamodules.PhantomVQA",
@@ -50,14 +66,19 @@ class Setting:
         scale: "embedded" (tiny encoders, phantom data), "small" (what two CPU cores do with real data) or "paper".
         data_root: folder that holds the data sets; unused at the embedded scale.
         devices: devices a training uses; None: as the configs say.
-        pretrain_on: image-text pairs of MR-Pretrain: "captions" (ROCO and MedICaT below the data root) or "task"
-            (the downstream training pairs, questions for captions, under the clean protocol).
+        pretrain_on: image-text pairs of MR-Pretrain: "captions" (below the data root) or "task" (the downstream
+            training pairs, questions for captions, under the clean protocol).
+        captions: which captions, as folders of the data root.
+        left_out: data sets whose validation and test images no pre-training on captions sees, as folders of the data
+            root.
     """
 
     scale: Scale = "embedded"
     data_root: Path | None = None
     devices: int | None = None
     pretrain_on: Source = "captions"
+    captions: tuple[str, ...] = PAPER_CAPTIONS
+    left_out: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """One line for titles: what this can be compared with, and what not."""
@@ -92,9 +113,15 @@ class Setting:
             return (f"{stage}.yaml",), ()
         configs, options = self._scaled(stage, "data/roco_medicat.yaml", stage)
         if stage == "contrastive_pretrain":  # GGP's corpus is ROCO alone
-            where = ("--data.roco_root", self._folder("roco"))
+            corpora = tuple(name for name in self.captions if name.startswith("roco")) or ("roco",)
+            where = [word for name in corpora for word in (f"--data.{name}_root", self._folder(name))]
+        elif set(self.captions) <= set(PAPER_CAPTIONS):
+            where = ["--data.root", str(self.data_root)]
         else:
-            where = ("--data.root", str(self.data_root))
+            where = [word for name in self.captions for word in (f"--data.{name}_root", self._folder(name))]
+        if self.left_out:
+            others = [f"{TESTED[name]}={self._folder(name)}" for name in self.left_out]
+            where += ["--data.exclude_images_of", json.dumps(others)]
         return configs, (*options, *where, *self._batches(stage, stage, None))
 
     def contrast_inputs(self) -> tuple[str, ...]:

@@ -53,6 +53,10 @@ def test_folders_of_data_are_found_from_anywhere(
     assert (data.root, data.cache) == (str(tmp_path / "data"), str(tmp_path / ".." / "cache"))
     captions = resolved("--data=RadiologyCaptions", "--data.roco_root=roco", config="pretrain.yaml").data.init_args
     assert (captions.roco_root, captions.medicat_root) == (str(tmp_path / "roco"), None)
+    options = ("--data.root=all", "--data.medpix_root=medpix", "--data.exclude_images_of=[VQARAD=rad]")
+    captions = resolved("--data=RadiologyCaptions", *options, config="pretrain.yaml").data.init_args
+    assert captions.medpix_root == str(tmp_path / "all" / "medpix"), "below the root"
+    assert captions.exclude_images_of == [f"VQARAD={tmp_path / 'rad'}"]
     assert resolved().data.init_args.root is None
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +15,7 @@ import pytest
 import yaml
 
 from tests.configs.test_recipes import GGP, UMD_CALIBRATE, UMD_DOWNSTREAM, UMD_PRETRAIN, Recipe
+from umd.cli import main
 from umd.commands.train import run
 from umd.encoders import tokenizer_for
 from umd.reproduce.code import Code
@@ -188,6 +193,42 @@ def test_pretraining_on_the_tasks_pairs_never_reads_a_reworded_test_question() -
     (pretraining,) = [step for step in found.steps if step.stage == "pretrain"]
     assert settings(pretraining)["data"]["init_args"]["protocol"] == "clean"
     assert all(step.data in found.steps for step in found.steps if step.command == "fit"), "nothing is trained in vain"
+
+
+def test_captions_never_hold_images_that_a_table_is_tested_on(tmp_path: Path) -> None:
+    for name in ("vqa_rad", "slake", "medpix", "rocov2", "roco", "elsewhere"):
+        (tmp_path / name).mkdir()
+    tables = [scripted("table1", tmp_path, "--scale", "small", "--rows", "umd", "--protocol", "clean")]
+    tables.append(scripted("table2", tmp_path, "--scale", "small", "--rows", "umd"))
+    (first,), (second,) = ([line for line in text if "umd fit" in line and "pretrain.yaml" in line] for text in tables)
+    assert first == second, "one pre-training for both"
+    others = [f"VQARAD={tmp_path}/vqa_rad", f"SLAKE={tmp_path}/slake", f"ROCORetrieval={tmp_path}/roco"]
+    words = shlex.split(first)
+    assert json.loads(words[words.index("--data.exclude_images_of") + 1]) == others
+    roots = {word: words[words.index(word) + 1] for word in words if word.endswith("_root")}
+    assert roots == {"--data.roco_root": f"{tmp_path}/roco", "--data.medpix_root": f"{tmp_path}/medpix"}
+    # The papers pre-train on ROCO and MedICaT; MedPix is asked for.
+    (line,) = [line for line in scripted("table2", tmp_path, "--rows", "umd") if "configs/pretrain.yaml" in line]
+    assert "medpix" not in line and f"--data.root {tmp_path}" in line
+    given = ("--rows", "umd", "--captions", "medpix", "--left_out", "slake")
+    (line,) = [line for line in scripted("table2", tmp_path, *given) if "configs/pretrain.yaml" in line]
+    assert f"SLAKE={tmp_path}/slake" in line and "VQARAD" not in line and "roco_root" not in line
+
+
+def scripted(name: str, root: Path, *more: str) -> list[str]:
+    """The lines of the shell script for a table."""
+    with contextlib.redirect_stdout(io.StringIO()) as told:
+        main(["reproduce", name, "--data_root", str(root), "--dry_run", *more])
+    return told.getvalue().replace("\\\n", " ").splitlines()
+
+
+def test_captions_and_what_is_left_out_of_them_are_read(tmp_path: Path) -> None:
+    setting = Setting("small", Path("/data"), captions=("roco", "medpix"), left_out=("vqa_rad",))
+    (step,) = [step for step in plan("table1", setting, rows=["m3ae"], seeds=[0]).steps if step.stage == "pretrain"]
+    data = settings(step)["data"]["init_args"]
+    assert data["exclude_images_of"] == ["VQARAD=/data/vqa_rad"] and data["medpix_root"] == "/data/medpix"
+    files = {path.name for path in workspace(tmp_path).files(step)}
+    assert {"vqa_rad.py", "leaks.py", "medpix.py", "roco.py"} <= files, "what reads them counts"
 
 
 def test_a_steps_folder_follows_all_that_its_result_depends_on(tmp_path: Path) -> None:
