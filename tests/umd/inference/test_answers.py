@@ -201,8 +201,8 @@ def test_a_gpu_answers_and_explains_as_the_processor_does(kind: str, request: py
         one, other = (model.explain(image, QUESTION, method=method) for model in (here, there))
         assert one.patches is not None and other.patches is not None
         np.testing.assert_allclose(one.patches, other.patches, atol=1e-3)
-        scores = [[answer.score for answer in found.reply.answers] for found in (one, other)]
-        np.testing.assert_allclose(*scores, atol=1e-3)
+        mine, theirs = ([answer.score for answer in found.reply.answers] for found in (one, other))
+        np.testing.assert_allclose(mine, theirs, atol=1e-3)
 
 
 # Checkpoints
