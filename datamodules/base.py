@@ -18,6 +18,7 @@ from datamodules.collate import ImageTextCollate
 from datamodules.image_check import ImageCheck
 from datamodules.images import ImageFile, ImageStore, is_inside
 from datamodules.loading import EndlessSequence, EpochSampler, Item, ResumableDataLoader, WatchedDataLoader
+from datamodules.looks import Sample, lengths_table, spread, text_lengths
 from datamodules.problems import Problems
 from datamodules.records import RecordT, Split
 from datamodules.summary import Summary
@@ -105,6 +106,7 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         self._looked_at: dict[Split, int] = {}
         self._looked_up: dict[Split, tuple[list[RecordT], int]] = {}
         self._check = ImageCheck(self.title, self.images, self.locate)
+        self._testable: bool | None = None
         self._tokenizer: Any = None
         self._tokenizer_state: dict[str, Any] | None = None
 
@@ -159,8 +161,16 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
 
     @property
     def has_test_split(self) -> bool:
-        """Whether there is a test split to test on."""
-        return self.has_split("test")
+        """Whether there is a test split to test on; one without answers and without images is none, in one warning."""
+        if self._testable is None:
+            self._testable = self.has_split("test")
+            if self._testable and not any(map(self.has_truth, self._read()["test"])):
+                try:
+                    self.look_at("test")
+                except UserError as error:  # nothing would be measured: no reason to stop a training
+                    rank_zero_warn(f"there will be no test: {error}")
+                    self._testable = False
+        return self._testable
 
     def records(self, split: Split) -> list[RecordT]:
         """The usable rows of a split; checks its images when first asked.
@@ -329,7 +339,39 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         if any(without.values()):
             for split in splits:
                 counts[split][f"without_{self.truths}"] = without[split]
-        return Summary(counts)
+        lengths = {split: self._text_lengths([record.text for record in self.records(split)]) for split in splits}
+        table = lengths_table(lengths, self.tokenizer_name, self.text_length)
+        return Summary(counts, facts={"text_lengths": lengths}, tables=[table])
+
+    def samples(self, split: Split, count: int) -> list[Sample]:
+        """A few rows of a split, evenly spread, as they are and as a training gets them.
+
+        Raises:
+            UserError: As in `records`.
+        """
+        records, dataset = self.records(split), self._dataset(split, training=True)
+        return [
+            Sample(
+                sample_id=records[place].sample_id,
+                image_name=records[place].image,
+                told=self.told(records[place]),
+                original=self.images.load(self._check.files[records[place].image]),
+                image=(item := dataset[place]).image,
+                tokens=tuple(self.tokenizer.convert_ids_to_tokens(self._token_ids(item.text))),
+            )
+            for place in spread(count, len(records))
+        ]
+
+    def told(self, record: RecordT) -> str:
+        """What a row says of its image, for a caption."""
+        return record.text
+
+    def _token_ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, truncation=True, max_length=self.text_length)["input_ids"]
+        return ids
+
+    def _text_lengths(self, texts: Sequence[str]) -> dict[str, Any]:
+        return text_lengths(self.tokenizer, texts, self.text_length)
 
     def _read(self) -> dict[Split, list[RecordT]]:
         if self._published is None:

@@ -100,6 +100,10 @@ class ClassificationDataModule(ImageTextDataModule[ClassificationRecord]):
         """Whether the row has a class."""
         return bool(record.label)
 
+    def told(self, record: ClassificationRecord) -> str:
+        """Class and text."""
+        return f"{record.label or '(no class)'}\n{record.text}"
+
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes of the training split, sorted; those of the other splits do not count.

@@ -146,6 +146,10 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         """Whether the question has an answer."""
         return bool(record.accepted)
 
+    def told(self, record: VQARecord) -> str:
+        """Question and answer."""
+        return f"{record.question}\n{' | '.join(record.accepted) or '(no answer)'}"
+
     @property
     def answers(self) -> tuple[str, ...]:
         """The answer vocabulary, most frequent first: of the rows trained on (clean), of all splits (paper).

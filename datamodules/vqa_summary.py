@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,10 @@ _MEMBERS: dict[str, Callable[[VQARecord], bool]] = {
 """The groups of test questions; the last one where there are twins."""
 
 
+MOST_FREQUENT = 10
+"""How many answers are shown with their counts."""
+
+
 def add_questions(summary: Summary, splits: Mapping[Split, Sequence[VQARecord]], answers: Sequence[str]) -> None:
     """Adds to the summary of these splits; `answers` is the vocabulary."""
     for split, records in splits.items():
@@ -32,6 +37,15 @@ def add_questions(summary: Summary, splits: Mapping[Split, Sequence[VQARecord]],
         }
     summary.facts["answers"] = len(answers)
     summary.tables.append(f"{len(answers):,} answers in the vocabulary")
+    counts = {
+        split: Counter(record.answer for record in records if record.accepted) for split, records in splits.items()
+    }
+    of_train = counts.get("train") or next(iter(counts.values()))
+    most = sorted(of_train, key=lambda answer: (-of_train[answer], answer))[:MOST_FREQUENT]
+    summary.facts["most_frequent_answers"] = [
+        {"answer": answer, **{split: found[answer] for split, found in counts.items()}} for answer in most
+    ]
+    summary.tables.append(_answer_table(summary.facts["most_frequent_answers"]))
     if "test" not in splits:
         return
     train, test = splits["train"], splits["test"]
@@ -82,6 +96,16 @@ def _groups(
             }
         )
     return groups
+
+
+def _answer_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(title="Most frequent answers", title_justify="left")
+    for place, head in enumerate(rows[0] if rows else ()):
+        table.add_column(head, justify="right" if place else "left", overflow="fold")
+    for row in rows:
+        answer, *counts = row.values()
+        table.add_row(answer, *(f"{count:,}" for count in counts))
+    return table
 
 
 def _table(groups: Sequence[Mapping[str, Any]]) -> Table:

@@ -49,6 +49,7 @@ def test_a_users_classification_has_classes_majority_and_ceiling(data: Colours) 
     with pytest.warns(UserWarning, match="1 x test row whose colour does not occur in train"):
         summary = data.summary()
     assert summary.splits["train"] == {"rows": 3, "image_unusable": 0, "images": 3, "classes": {"blue": 1, "red": 2}}
+    assert {split: found["of"] for split, found in summary.facts.pop("text_lengths").items()} == {"train": 3, "test": 4}
     assert summary.facts == {
         "label": "colour",
         "test": {"most_frequent_label": "red", "most_frequent_label_accuracy": 75.0, "ceiling": 75.0},

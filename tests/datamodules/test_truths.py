@@ -91,6 +91,20 @@ def test_a_test_split_that_has_no_answers_is_no_table(tmp_path: Path) -> None:
     assert data.description["test without answers"] == "all, not counted"
 
 
+def test_a_test_split_without_answers_and_images_does_not_stop_a_training(tmp_path: Path) -> None:
+    root = write_vqa(tmp_path)
+    content = json.loads((root / SINGLE_FILE).read_text())
+    content[-1]["image_name"] = "gone.png"
+    (root / SINGLE_FILE).write_text(json.dumps(content))
+    assert VQARAD(str(root)).has_test_split  # and asking for its rows is an error
+    content[-1]["answer"] = None
+    (root / SINGLE_FILE).write_text(json.dumps(content))
+    data = VQARAD(str(root))
+    with pytest.warns(UserWarning, match="there will be no test: the test split has no usable row"):
+        assert not data.has_test_split
+    assert not data.has_test_split
+
+
 def test_nothing_is_validated_where_validation_has_no_answers(tmp_path: Path) -> None:
     (tmp_path / "imgs").mkdir()
     Image.new("RGB", (40, 30)).save(tmp_path / "imgs" / "a.png")

@@ -10,11 +10,13 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from rich.console import Console
+from rich.markup import escape
 
 from datamodules import *  # noqa: F403 - makes the short class names known to the parser
 from datamodules.base import ImageTextDataModule
 from datamodules.summary import as_csv, shown
 from umd.commands.configs import is_inline, with_found_configs
+from umd.commands.contact_sheet import check_picture, draw
 from umd.commands.leaks import SHARED_FILE, compare
 from umd.commands.messages import show_messages
 from umd.commands.parser_errors import parser_for
@@ -22,7 +24,12 @@ from umd.files import UserError, write_whole, writing
 
 SUMMARY_FILE = "summary.json"
 
-_USAGE = "umd data --config FILE [--config FILE ...] [--data.KEY VALUE ...] [--against ...] [--out FOLDER]"
+SAMPLES = 6
+"""How many samples a contact sheet shows."""
+
+_USAGE = (
+    "umd data --config FILE [--config FILE ...] [--data.KEY VALUE ...] [--against ...] [--out FOLDER] [--picture FILE]"
+)
 _NAMES_DATA = {"--config", "--data", "--data.class_path", "--data.help", "--help", "-h"}
 _DESCRIPTION = "Show what a data set holds. Configs may be those of a training: only their part 'data' is used."
 
@@ -30,9 +37,14 @@ _DESCRIPTION = "Show what a data set holds. Configs may be those of a training: 
 def main(arguments: list[str]) -> None:
     """Print the tables; with --out write the same facts, and a row for each test question, to files."""
     show_messages()
-    data, out, against = parse(arguments)
+    data, out, against, picture = parse(arguments)
+    if picture is not None:
+        check_picture(picture)
     data.prepare_data()
     summary = data.summary()
+    first = next(iter(summary.splits))
+    (seen,) = data.samples(first, 1)
+    summary.tables.append(f"a training reads of {first} row {seen.sample_id}: {escape(' '.join(seen.tokens))}")
     compared = compare(data, against)
     facts = {
         "class": f"{type(data).__module__.split('.')[0]}.{type(data).__name__}",
@@ -59,12 +71,15 @@ def main(arguments: list[str]) -> None:
         console.print(table)
     for table in (table for one in compared for table in one.shown(data.title)):
         console.print(table)
+    if picture is not None:
+        draw(data.samples(first, SAMPLES), f"{data.title}, {first}: as on disk, and as a training sees it", picture)
+        console.print(f"samples drawn in {picture}")
     if out is not None:
         console.print(f"written to {out}: {', '.join(written)}")
 
 
-def parse(arguments: list[str]) -> tuple[ImageTextDataModule[Any], Path | None, list[str]]:
-    """The data module that configs and options describe, the folder to write to, and the data sets to compare with.
+def parse(arguments: list[str]) -> tuple[ImageTextDataModule[Any], Path | None, list[str], Path | None]:
+    """The data module that is described, the folder to write to, the data sets to compare with, the picture to draw.
 
     Raises:
         UserError: A config is not there; or a config is no YAML, or nothing says which data module.
@@ -80,12 +95,14 @@ def parse(arguments: list[str]) -> tuple[ImageTextDataModule[Any], Path | None, 
         help="other data sets, such as VQARAD=FOLDER: report the images that are in both",
     )
     parser.add_argument("--out", help=f"folder for {SUMMARY_FILE} and a CSV with one row a test question")
+    parser.add_argument("--picture", metavar="FILE.png", help="draw a few samples, as on disk and as in training")
     kept = _data_alone(arguments)
     if not _NAMES_DATA.intersection(argument.partition("=")[0] for argument in kept):
         raise UserError("which data set? Give a --config with a part 'data', or --data CLASS, such as PhantomVQA")
     given = parser.parse_args(kept)
     data: ImageTextDataModule[Any] = parser.instantiate(given).data
-    return data, Path(given.out).expanduser() if given.out is not None else None, given.against
+    out, picture = (None if path is None else Path(path).expanduser() for path in (given.out, given.picture))
+    return data, out, given.against, picture
 
 
 def _data_alone(arguments: Sequence[str]) -> list[str]:

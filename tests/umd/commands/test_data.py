@@ -10,12 +10,14 @@ from typing import Any
 import pandas as pd
 import pytest
 from lightning import LightningModule
+from PIL import Image
 
+from datamodules import VQARAD
 from datamodules.answers import normalize_answer
 from datamodules.baselines import MostFrequentAnswer
 from datamodules.questions import VQARecord
 from datamodules.vqa_rad import SINGLE_FILE
-from tests.datamodules.samples import medpix_line, picture, write_medpix, write_vqa
+from tests.datamodules.samples import medpix_line, picture, row, write_medpix, write_vqa
 from umd.cli import main
 from umd.files import write_whole
 
@@ -131,6 +133,26 @@ def test_real_vqa_rad(shared_data: Path, tmp_path: Path, protocol: str) -> None:
     assert overall["ceiling"] == pytest.approx(reachable if protocol == "clean" else 100)
     images_of_train = set(train["image_name"])
     assert found["image_in_train"].tolist() == test["image_name"].isin(images_of_train).tolist()
+
+
+def test_texts_answers_and_samples_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [row(200, "1.png", " ".join(["why"] * 50) + " $x$?", "yes")]
+    root, sheet = write_vqa(tmp_path / "data", rows=asked), tmp_path / "made" / "samples.png"
+    given = ["--data", "VQARAD", "--data.root", root, "--data.validation_fraction", 0, "--data.image_size", 24]
+    facts = run(tmp_path / "out", *given, "--picture", sheet)
+    # 53 tokens and both ends: more than 32.
+    train = facts["text_lengths"]["train"]
+    assert (train["cut"], train["of"]) == (1, 13) and train["longest"] >= 52
+    assert facts["most_frequent_answers"][0] == {"answer": "yes", "train": 7, "test": 0}
+    assert "[CLS] is there lesion number 0" in " ".join(capsys.readouterr().out.split())
+    with Image.open(sheet) as drawn:
+        assert drawn.width > drawn.height
+    (one, *_, last) = VQARAD(str(root), validation_fraction=0, image_size=24).samples("train", 13)
+    assert one.original.size == (40, 30) and one.image.shape == (3, 24, 24) and len(last.tokens) == 32
+    assert one.told == "is there lesion number 0?\nyes"
+    with pytest.raises(SystemExit):
+        main(["data", *map(str, given), "--picture", "samples.txt"])
+    assert "--picture: 'samples.txt' must end in one of .png" in capsys.readouterr().err
 
 
 def test_classes_of_a_phantom(tmp_path: Path) -> None:
