@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import sys
 import time
 import tracemalloc
 from collections.abc import Sequence
@@ -283,3 +284,10 @@ def test_rows_of_json_say_what_they_will(tmp_path: Path) -> None:
     (tmp_path / "train.json").write_text(json.dumps([{"image": image, "caption": "c"} for image in images]))
     found = [row["image"] for _, _, row in read(tmp_path)]
     assert found == [7, None, ["a.png"], "a.png", 3, "a" * 5000]
+
+
+def test_without_pyarrow_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_table(tmp_path / "train.parquet", ROWS)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(UserError, match=r"train\.parquet: Parquet files need pyarrow: pip install -e '\.\[hub\]'"):
+        read(tmp_path)
