@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,14 @@ from umd.files import UserError
 
 YES_OR_NO = ("yes", "no")
 """What closed questions are answered, where a data set does not say which they are."""
+
+ATTRIBUTES = {
+    "organ": ("organ", "image_organ"),
+    "modality": ("modality",),
+    "plane": ("plane",),
+    "location": ("location",),
+}
+"""What a row may say of its image or question, and the keys that it says it under."""
 
 SPLIT_SEED = 20180516
 """Of the validation images; not the training seed, so that all seeds share one split."""
@@ -37,6 +45,7 @@ class VQARecord:
         published_answer: The answer as published; "" where there is none.
         closed_by_answer: Whether the data set does not say which questions are closed, so that this one is closed if it
             is answered yes or no.
+        attributes: What else the data set says of the image or question, by name: see `ATTRIBUTES`.
     """
 
     sample_id: str
@@ -49,6 +58,7 @@ class VQARecord:
     also_accepted: tuple[str, ...] = ()
     published_answer: str = ""
     closed_by_answer: bool = False
+    attributes: tuple[tuple[str, str], ...] = ()
 
     @property
     def accepted(self) -> tuple[str, ...]:
@@ -111,8 +121,18 @@ def vqa_record(
             also_accepted=tuple(others),
             published_answer=answers.get(answer, ""),
             closed_by_answer=not answer_type,
+            attributes=tuple(_attributes(row)),
         )
     return None
+
+
+def _attributes(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Those of `ATTRIBUTES` that a row has."""
+    for name, keys in ATTRIBUTES.items():
+        given = (row.get(key) for key in keys)
+        text = next((value.strip() for value in given if isinstance(value, str) and value.strip()), "")
+        if text:
+            yield name, text
 
 
 def _upper(value: object) -> str:

@@ -87,20 +87,23 @@ def read_questions(arguments: Sequence[str], split: str, hold_out: bool) -> Ques
         raise UserError(f"{data.title}: no {split} split in {data.root} (there: {', '.join(splits) or 'none'})")
     train = splits.get("train", [])
     images, known = {record.image for record in train}, {record.answer for record in train}
-    attributes = {"question_type": "type"}
+    said = [dict(record.attributes) for record in asked]
+    names = dict.fromkeys(name for attributes in said for name in attributes)
     table = pd.DataFrame(
         {
             "question_id": [record.sample_id for record in asked],
             "image": [record.image for record in asked],
             "question": [record.question for record in asked],
-            "accepted": [(record.answer,) for record in asked],
+            "accepted": [record.accepted for record in asked],
             "closed": [record.closed for record in asked],
             "has_twin": [record.has_twin for record in asked],
             "image_in_train": [record.image in images for record in asked],
-            "answer_in_train": [record.answer in known for record in asked],
+            "answer_in_train": [not known.isdisjoint(record.accepted) for record in asked],
             "question_type": [record.question_type for record in asked],
+            **{name: [attributes.get(name, "") for attributes in said] for name in names},
         }
     )
+    kinds = {"question_type": "type"} | {name: name for name in names}
     title = f"{data.title}, protocol {data.protocol}, {split}"
     notes = [f"train, for who does not look at the image: {len(train):,} questions about {len(images):,} images"]
     if table["image_in_train"].all():
@@ -108,5 +111,5 @@ def read_questions(arguments: Sequence[str], split: str, hold_out: bool) -> Ques
     elif not table["image_in_train"].any():
         notes.append("no image of these questions is in train")
     if not train:
-        return Questions(title, table, attributes, notes=("there is no training split, so nothing stands beside it",))
-    return Questions(title, table, attributes, fools(train, asked), tuple(notes))
+        return Questions(title, table, kinds, notes=("there is no training split, so nothing stands beside it",))
+    return Questions(title, table, kinds, fools(train, asked), tuple(notes))
