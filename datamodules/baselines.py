@@ -53,8 +53,8 @@ def most_frequent(values: Iterable[str]) -> str:
 _WORD = re.compile(r"[^\W_]+")
 # Two similarities that differ by less are one: sums of the same terms in another order.
 _TIE = 1e-9
-# Questions whose similarities to all training questions are held at once.
-_BLOCK = 512
+# Similarities that are held at once.
+_BLOCK = 2_000_000
 
 
 def nearest_answers(training: Sequence[VQARecord], asked: Sequence[VQARecord]) -> list[str]:
@@ -82,8 +82,9 @@ def nearest_answers(training: Sequence[VQARecord], asked: Sequence[VQARecord]) -
     of_known = vectors.fit_transform(known).T.tocsc()
     of_wanted = vectors.transform(wanted)
     found: dict[str, str] = {}
-    for start in range(0, len(wanted), _BLOCK):
-        similar = (of_wanted[start : start + _BLOCK] @ of_known).toarray()
+    step = max(1, _BLOCK // len(known))
+    for start in range(0, len(wanted), step):
+        similar = (of_wanted[start : start + step] @ of_known).toarray()
         for question, row in zip(wanted[start:], similar, strict=False):
             near = np.flatnonzero(row >= row.max() - _TIE)
             found[question] = most_frequent(answer for place in near for answer in answers[known[place]])

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pandas as pd
 import yaml
 
 from umd.files import UserError
 from umd.scoring.questions import Questions
+
+if TYPE_CHECKING:
+    from datamodules.vqa import VQADataModule
+
+Picture: TypeAlias = Callable[[str], str | None]
+
+PICTURE_SIDE: Final = 320
+"""The longer side of a picture in a report, in pixels."""
+
+SOURCES: Final = {
+    "VQA-RAD": "VQA-RAD: Lau, Gayen, Ben Abacha, Demner-Fushman. A dataset of clinically generated visual questions "
+    "and answers about radiology images. Scientific Data 5, 2018.",
+    "SLAKE": "SLAKE: Liu, Zhan, Xu, Ma, Yang, Wu. SLAKE: A semantically-labeled knowledge-enhanced dataset for "
+    "medical visual question answering. ISBI 2021.",
+    "VQA-Med-2019": "VQA-Med-2019: Ben Abacha, Hasan, Datla, Liu, Demner-Fushman, Mueller. VQA-Med: Overview of the "
+    "medical visual question answering task at ImageCLEF 2019. CLEF 2019.",
+}
+"""Where data sets are published, by their titles."""
 
 
 def data_arguments(data: str | None, root: str | None, options: Sequence[str], run: Path | None) -> list[str]:
@@ -54,8 +75,8 @@ def _of_run(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def read_questions(arguments: Sequence[str], split: str, hold_out: bool) -> Questions:
-    """The questions of a split, and what can be answered without looking.
+def read_questions(arguments: Sequence[str], split: str, hold_out: bool) -> tuple[Questions, Picture]:
+    """The questions of a split, with what can be answered without looking; and how to show an image of them.
 
     Args:
         arguments: as `data_arguments` gives them.
@@ -106,10 +127,29 @@ def read_questions(arguments: Sequence[str], split: str, hold_out: bool) -> Ques
     kinds = {"question_type": "type"} | {name: name for name in names}
     title = f"{data.title}, protocol {data.protocol}, {split}"
     notes = [f"train, for who does not look at the image: {len(train):,} questions about {len(images):,} images"]
+    notes += [f"{key}: {value}" for key, value in data.description.items() if key not in ("data", "protocol", *splits)]
     if table["image_in_train"].all():
         notes.append("every image of these questions is in train")
     elif not table["image_in_train"].any():
         notes.append("no image of these questions is in train")
+    sources = (SOURCES[data.title],) if data.title in SOURCES else ()
     if not train:
-        return Questions(title, table, kinds, notes=("there is no training split, so nothing stands beside it",))
-    return Questions(title, table, kinds, fools(train, asked), tuple(notes))
+        notes = ["there is no training split, so nothing stands beside it"]
+    beside = fools(train, asked) if train else {}
+    return Questions(title, table, kinds, beside, tuple(notes), sources), partial(_picture, data)
+
+
+def _picture(data: VQADataModule, image: str) -> str | None:
+    """An image, scaled down, as a data address; None where it cannot be read."""
+    from datamodules.images import ImageError, is_inside
+
+    if not is_inside(image):
+        return None
+    try:
+        picture = data.images.load(data.locate(image))
+    except ImageError:
+        return None
+    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, format="JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +15,7 @@ _OWN_PREDICTIONS = "predictions.csv"
 
 
 def main(arguments: list[str]) -> None:
-    """Print the tables; with --out write all numbers too."""
+    """Print the tables; with --out and --report write all numbers and a page too."""
     given, data_options = parse(arguments)
     files = [answers_file(path) for path in given.predictions]
     # Not above: they bring torch and Lightning, which take seconds, and what is mistyped is said first.
@@ -32,7 +33,8 @@ def main(arguments: list[str]) -> None:
     runs = {name: run for name, (_, run) in zip(names, files, strict=True) if run is not None}
     of_data = data_arguments(given.data, given.root, data_options, next(iter(runs.values()), None))
     hold_out = given.data is None or given.split == "validation"
-    result = score(read_questions(of_data, given.split, hold_out), answers, normalize_answer, set(runs))
+    questions, picture = read_questions(of_data, given.split, hold_out)
+    result = score(questions, answers, normalize_answer, set(runs))
     console = Console()
     for part in shown(result, console.width):
         console.print(part)
@@ -42,6 +44,13 @@ def main(arguments: list[str]) -> None:
         for name, text in result.files().items():
             write_whole(given.out / name, text)
         console.print(f"written to {given.out}: {', '.join(result.files())}")
+    if given.report is not None:
+        from umd.scoring.report import report  # not above: matplotlib takes a while, and few ask for it
+
+        with writing(given.report):
+            given.report.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(given.report, report(result, picture, given.images, f"umd score, umd {version('umd')}"))
+        console.print(f"report: {given.report}")
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -78,7 +87,19 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--id", metavar="COLUMN", help="column of question ids, if its name does not say so")
     parser.add_argument("--answer", metavar="COLUMN", help="column of answers, if its name does not say so")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write scores.json and CSVs there")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write all of it as one page (HTML)")
+    parser.add_argument(
+        "--images",
+        type=int,
+        nargs="?",
+        const=50,
+        default=0,
+        metavar="N",
+        help="show N images with their questions in the report (50 if N is not given), most wrong answers first",
+    )
     given = parser.parse_args(own)
+    if given.images and given.report is None:
+        raise UserError("--images: pictures belong in a report: say --report FILE too")
     return given, of_data
 
 

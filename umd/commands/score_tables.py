@@ -11,18 +11,9 @@ from rich.table import Table
 
 from umd.commands.compare import in_parts, paired_table
 from umd.scoring.scored import Scored
+from umd.scoring.scores import METRICS_IN_WORDS, WHOLE
 
 BELOW: Final = "<"
-IN_WORDS: Final = {
-    "accuracy": "accuracy",
-    "exact_match": "exact match",
-    "token_f1": "token F1",
-    "token_precision": "pre- cision",
-    "token_recall": "recall",
-    "bleu_1": "BLEU -1",
-    "rouge_l": "ROUGE -L",
-}
-WHOLE: Final = ("open", "closed", "overall", "twin-free")
 
 
 def shown(result: Scored, width: int) -> Iterator[Table | str]:
@@ -77,12 +68,12 @@ def _marks(result: Scored) -> Table:
     table = _table("Means over questions, in per cent")
     table.add_column("")
     table.add_column("questions", no_wrap=True)
-    for head in IN_WORDS.values():
-        table.add_column(head.replace(" ", "\n"), justify="right", no_wrap=True)
+    for head in METRICS_IN_WORDS.values():
+        table.add_column(fill(head.replace("-", "- "), 6), justify="right", no_wrap=True)
     for name in result.graded:
         rows = [row for row in result.rows if row["system"] == name and row["group"] in WHOLE]
         for place, row in enumerate(rows):
-            table.add_row("" if place else name, row["group"], *(f"{row[metric]:.1f}" for metric in IN_WORDS))
+            table.add_row("" if place else name, row["group"], *(f"{row[metric]:.1f}" for metric in METRICS_IN_WORDS))
     return table
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
@@ -21,6 +21,7 @@ class Questions:
             their values is a group.
         fools: what can be answered without looking at the image, by the name of who does: an answer a question.
         notes: what a reader must know of these questions, a line each.
+        sources: where they are published, a line each.
     """
 
     title: str
@@ -28,6 +29,7 @@ class Questions:
     attributes: Mapping[str, str] = field(default_factory=dict)
     fools: Mapping[str, list[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     def only(self, asked: pd.Series) -> Questions:
         """Those where `asked` is true, in their order; all else as it is."""
@@ -37,4 +39,4 @@ class Questions:
             for name, answers in self.fools.items()
         }
         table = self.table[chosen].reset_index(drop=True)
-        return Questions(self.title, table, self.attributes, fools, self.notes)
+        return replace(self, table=table, fools=fools)

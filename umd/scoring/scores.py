@@ -20,6 +20,19 @@ ENDS: Final = ("interval_low", "interval_high", "image_interval_low", "image_int
 """Of accuracy; those of another metric have its name in front."""
 
 
+METRICS_IN_WORDS: Final = {
+    "accuracy": "accuracy",
+    "exact_match": "exact match",
+    "token_f1": "token F1",
+    "token_precision": "precision",
+    "token_recall": "recall",
+    "bleu_1": "BLEU-1",
+    "rouge_l": "ROUGE-L",
+}
+WHOLE: Final = ("open", "closed", "overall", "twin-free")
+"""The groups of every report."""
+
+
 def score_rows(
     graded: Mapping[str, pd.DataFrame],
     groups: Mapping[str, Members],

@@ -159,6 +159,7 @@ def test_files_are_compared_in_pairs_and_where_they_differ_is_listed(data: Path,
         (["a.csv", "--data", "vqa_rad", "--root", "data", "--answer", "x"], "there is no column 'x'"),
         (["a.csv", "--data", "roco", "--root", "data"], "umd score needs a data set of questions"),
         (["a.csv", "--data", "vqa_rad", "--root", "data", "--split", "validation"], "no validation split"),
+        (["a.csv", "--data", "vqa_rad", "--images"], "--images: pictures belong in a report"),
         (["a.csv", "--data.protocol"], "--data.protocol: there is no value for it"),
     ],
 )
@@ -179,6 +180,20 @@ def test_a_mistake_is_one_line(
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert message in line
+
+
+def test_the_report_shows_images_only_where_asked_for(data: Path, tmp_path: Path) -> None:
+    arguments = (write(tmp_path / "a.csv", {13: "no", 15: "yes"}), "--data", "vqa_rad", "--root", data)
+    (data / "images" / "3.png").write_bytes(b"no image")
+    sizes = {}
+    for name, more in (("plain", ()), ("few", ("--images", "1")), ("all", ("--images",))):
+        path = tmp_path / "reports" / f"{name}.html"
+        run(tmp_path / "out", *arguments, "--report", path, *more)
+        page = path.read_text()
+        sizes[name] = page.count("data:image/jpeg;base64,")
+        assert "Lau, Gayen" in page and "protocol clean" in page and page.count("<script") == 0
+    assert sizes == {"plain": 0, "few": 1, "all": 3}
+    assert "images/3.png" in page and "cannot be read" in page
 
 
 def test_other_splits_and_protocols(data: Path, tmp_path: Path) -> None:
