@@ -17,6 +17,7 @@ from umd.files import UserError
 _OWN_COMMANDS: dict[str, tuple[str, str]] = {
     "answer": ("umd.commands.answer", "ask a trained model about an image"),
     "score": ("umd.commands.score", "grade anybody's answers to a data set's questions"),
+    "export": ("umd.commands.export", "write a trained model into a folder to take along, also as ONNX"),
     "compare": ("umd.commands.compare", "put the test results of several runs into one table"),
     "reproduce": ("umd.reproduce", "make a table or figure of the papers, all stages of it"),
     "convert": ("umd.released.convert", "turn a released UMD or M3AE checkpoint into one of this project"),

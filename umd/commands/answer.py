@@ -57,7 +57,13 @@ def parser() -> argparse.ArgumentParser:
         "the same question gets with a blank one.",
         epilog=f"{NOTICE} Images, questions and answers stay on this machine.",
     )
-    made.add_argument("--ckpt_path", required=True, metavar="FILE", help="a checkpoint, or the folder of a run")
+    made.add_argument(
+        "--ckpt_path",
+        "--model",
+        required=True,
+        metavar="FILE",
+        help="a checkpoint, the folder of a run, or one that umd export wrote",
+    )
     made.add_argument(
         "--image", nargs="+", type=Path, default=[], metavar="FILE", help="images (DICOM too), or folders of them"
     )

@@ -187,7 +187,8 @@ class MultimodalEncoder(PairEncoder):
 
     @torch.no_grad()
     def _frozen_features(self, pixels: Tensor, mask: PatchMask | None) -> Tensor:
-        if mask is None and pixels.device.type == "cpu":
+        # A program that is traced here remembers nothing.
+        if mask is None and pixels.device.type == "cpu" and not torch.compiler.is_exporting():
             return self._memory.encode(pixels, self.vision)
         features: Tensor = self.vision(pixels, mask)
         return features

@@ -28,7 +28,7 @@ class NoVision(VisionEncoder):
 
     def forward(self, pixels: Tensor, mask: PatchMask | None = None) -> Tensor:
         """One token of no width for each image, (B, 1, 0)."""
-        return pixels.new_zeros(len(pixels), 1, 0)
+        return pixels.new_zeros(pixels.shape[0], 1, 0)
 
 
 class NoText(TextEncoder):
@@ -39,7 +39,7 @@ class NoText(TextEncoder):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """One token of no width for each text, (B, 1, 0)."""
-        return input_ids.new_zeros(len(input_ids), 1, 0).float()
+        return input_ids.new_zeros(input_ids.shape[0], 1, 0).float()
 
 
 class OneModality(nn.Module):

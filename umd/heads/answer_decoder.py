@@ -92,6 +92,27 @@ class AnswerDecoder(nn.Module):
             likelihoods.append(likelihood)
         return torch.stack(numbers), torch.stack(likelihoods)
 
+    def scores(
+        self, states: Tensor, states_mask: Tensor, candidates: Tensor, candidates_mask: Tensor, shortlist: int
+    ) -> Tensor:
+        """What `rank` tells, as (B, A) log-likelihoods, minus infinity for candidates that are not on the shortlist.
+
+        All at once and without a branch, so that it can be traced: it holds logits for every token of B * S answers.
+        Arguments as in `rank`.
+        """
+        pairs = states.shape[0]  # `len` would make a number of it, also in a trace
+        start = candidates[:1, :1].expand(pairs, -1)
+        first = self.predict(self(start, states, states_mask)[:, 0]).float().log_softmax(1)
+        size = min(shortlist, len(candidates))
+        chosen = first[:, candidates[:, 1]].topk(size, dim=1).indices
+        ids, real = candidates[chosen].flatten(0, 1), candidates_mask[chosen].flatten(0, 1)
+        many_states, many_masks = (each.repeat_interleave(size, dim=0) for each in (states, states_mask))
+        logits = self.predict(self(ids[:, :-1], many_states, many_masks)).float()
+        tokens = logits.log_softmax(2).gather(2, ids[:, 1:, None])[:, :, 0]
+        likelihoods = (tokens * real[:, 1:]).sum(1).unflatten(0, (-1, size))
+        scores: Tensor = likelihoods.new_full((pairs, len(candidates)), -torch.inf)
+        return scores.scatter(1, chosen, likelihoods)
+
     @torch.no_grad()
     def generate(self, states: Tensor, states_mask: Tensor, start: int, end: int, max_length: int) -> list[list[int]]:
         """Write answers freely, always the likeliest next token.

@@ -1,4 +1,4 @@
-"""From a checkpoint to a model that answers."""
+"""From a checkpoint, or the weights of an exported model, to one that answers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ import umd
 from umd.checkpoints import SETTINGS_KEY, read_checkpoint
 from umd.encoders.interfaces import PairEncoder
 from umd.files import UserError
+from umd.inference.folder import Folder
 from umd.inference.model import Model
-from umd.inference.network import Settings
+from umd.inference.network import Network, Settings
 from umd.inference.preparation import Preparation
 from umd.inference.stage_network import StageNetwork
+from umd.inference.torch_program import TorchProgram
+from umd.inference.weights import read_weights
 from umd.modules.base import Stage
+from umd.modules.lineage import LINEAGE_KEY
 from umd.run.renamed import with_names_of_today
 
 
@@ -27,8 +31,15 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Model:
         UserError: there is no such file; or it is no checkpoint of this project, or a broken one; or the device is
             not there.
     """
-    place = find_device(device)
-    checkpoint = read_checkpoint(path, mapped=True)
+    return model_of(read_checkpoint(path, mapped=True), path, find_device(device))
+
+
+def model_of(checkpoint: Mapping[str, Any], path: Path, device: torch.device) -> Model:
+    """A model that answers, from a checkpoint's content.
+
+    Raises:
+        UserError: it does not say how it was made, lacks something, or its weights do not fit.
+    """
     settings = with_names_of_today(checkpoint.get(SETTINGS_KEY))
     if not isinstance(settings, Mapping) or "model" not in settings:
         raise UserError(
@@ -36,7 +47,7 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Model:
             "A released UMD or M3AE checkpoint is read by `umd convert`"
         )
     stage = restore(checkpoint, settings["model"], path)
-    network = StageNetwork(stage, place)
+    network = StageNetwork(stage, device)
     image_size, length = int(stage.hparams["encoder"]["image_size"]), text_length(settings.get("data"), path)
     preparation = Preparation(tokenizer_in(checkpoint, path), image_size, length)
     red, green, blue = (round(255 * value) for value in stage.encoder.vision.mean.flatten().tolist())
@@ -54,6 +65,19 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Model:
             blank=(red, green, blue),
         ),
     )
+
+
+def load_exported(folder: Folder, device: str) -> Network:
+    """The network of an exported model that torch runs.
+
+    Raises:
+        UserError: its file is broken, or the device is not there.
+    """
+    place = find_device(device)
+    if folder.weights == "torch":
+        return TorchProgram(folder.network, place, folder.pairs_at_once)
+    content = {"state_dict": read_weights(folder.network), SETTINGS_KEY: {LINEAGE_KEY: folder.lineage}}
+    return StageNetwork(restore(content, folder.made, folder.path), place)
 
 
 def find_device(name: str | torch.device) -> torch.device:

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from umd.files import UserError
+from umd.inference.folder import Folder, is_exported, read_folder
 from umd.inference.model import Model
+from umd.inference.preparation import Preparation
+from umd.inference.program import OnnxProgram
 
 if TYPE_CHECKING:
     import torch
@@ -19,17 +22,31 @@ def load(source: str | Path, *, device: str | torch.device = "cpu") -> Model:
     """A model that answers: no trainer, no data, no configuration.
 
     Args:
-        source: a checkpoint, or the folder of a run, whose best checkpoint is taken.
+        source: a checkpoint; or the folder of a run, whose best checkpoint is taken; or one that `umd export` wrote.
         device: where it computes: "cpu", "cuda", "cuda:1".
 
     Raises:
         UserError: there is no such file; or it is no checkpoint of this project, or a broken one; or the device is
-            not there.
+            not there; or what runs an exported program is not installed.
     """
-    path = find_checkpoint(Path(source).expanduser())
+    path = Path(source).expanduser()
+    if is_exported(path):
+        return load_folder(read_folder(path), str(device))
+    path = find_checkpoint(path)
     from umd.inference.loading import load_checkpoint  # imports torch, which takes seconds
 
     return load_checkpoint(path, device)
+
+
+def load_folder(folder: Folder, device: str = "cpu") -> Model:
+    """A model that answers, from an exported one; see `load`."""
+    settings = folder.settings
+    preparation = Preparation(folder.tokenizer, settings.image_size, settings.text_length)
+    if folder.weights == "onnx":
+        return Model(OnnxProgram(folder.network, device, folder.pairs_at_once), preparation, settings)
+    from umd.inference.loading import load_exported  # imports torch
+
+    return Model(load_exported(folder, device), preparation, settings)
 
 
 def find_checkpoint(source: Path) -> Path:
@@ -42,5 +59,7 @@ def find_checkpoint(source: Path) -> Path:
         return source
     found = next((source / name for name in (CHOSEN, LATEST) if (source / name).is_file()), None)
     if found is None:
-        raise UserError(f"'{source}' is no folder of a run: it has neither {CHOSEN} nor {LATEST}")
+        raise UserError(
+            f"'{source}' is no folder of a run, which would have {CHOSEN} or {LATEST}, and none that umd export wrote"
+        )
     return found

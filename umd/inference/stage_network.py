@@ -74,7 +74,7 @@ class StageNetwork:
         stage = self.stage
         if isinstance(stage, Retrieval):
             encoder = stage.encoder
-            image = encoder.vision(encoder.vision.normalize(batch.image)).expand(len(batch.input_ids), -1, -1)
+            image = encoder.vision(encoder.vision.normalize(batch.image)).expand(batch.input_ids.shape[0], -1, -1)
             text = encoder.text(batch.input_ids, batch.attention_mask)
             pairs: Tensor = stage.scorer(stage.fuse(text, batch.attention_mask, image))
             return pairs[:, None]
