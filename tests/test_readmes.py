@@ -41,6 +41,7 @@ ELSEWHERE = (
 )
 TOOLS = {
     "answer": "umd.commands.answer",
+    "export": "umd.commands.export",
     "score": "umd.commands.score",
     "compare": "umd.commands.compare",
     "convert": "umd.released.convert",
@@ -206,6 +207,7 @@ def test_each_umd_command_is_understood(
         "test",
         "predict",
         "answer",
+        "export",
         "compare",
         "data",
         "reproduce",

@@ -31,6 +31,7 @@ QUESTIONS = [
     "What is shown in this image, and on which side of the body is it?",
 ]
 FORMATS = get_args(Weights)
+SLOWER = ("classification_run", "retrieval_run")
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +84,14 @@ def ask(model: Model, images: list[Path]) -> list[Reply]:
     return replies
 
 
-@pytest.mark.parametrize("weights", FORMATS)
-@pytest.mark.parametrize("kind", ["classifier_run", "generator_run", "classification_run", "retrieval_run"])
+@pytest.mark.parametrize(
+    ("kind", "weights"),
+    [
+        pytest.param(kind, weights, marks=[pytest.mark.slow] * (weights != "safetensors" and kind in SLOWER))
+        for kind in ("classifier_run", "generator_run", *SLOWER)
+        for weights in FORMATS
+    ],
+)
 def test_answers_are_the_checkpoints(
     kind: str, weights: Weights, exported: Callable[[str, Weights], tuple[Path, Path]], images: list[Path]
 ) -> None:
