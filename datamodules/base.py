@@ -1,12 +1,11 @@
-"""The data module that all data sets share: splits, image checks, loaders, tokenizer, state."""
+"""The data module that all data sets share: loaders, tokenizer, state, summary."""
 
 from __future__ import annotations
 
 import logging
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, get_args
+from typing import Any, get_args
 
 import torch
 from lightning import LightningDataModule
@@ -15,17 +14,15 @@ from torch.utils.data import DataLoader
 
 from datamodules.arguments import check_least
 from datamodules.collate import ImageTextCollate
-from datamodules.image_check import ImageCheck
-from datamodules.images import ImageFile, ImageStore, is_inside
+from datamodules.images import ImageStore
 from datamodules.loading import EndlessSequence, EpochSampler, Item, ResumableDataLoader, WatchedDataLoader
 from datamodules.looks import Sample, lengths_table, spread, text_lengths
-from datamodules.problems import Problems
 from datamodules.records import RecordT, Split
+from datamodules.splits import Splits
 from datamodules.summary import Summary
 from datamodules.tokenization import build_tokenizer, tokenizer_from_state, tokenizer_state
 from datamodules.transforms import evaluation_transform, training_transform
 from umd.batch import ImageTextBatch
-from umd.files import UserError
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +34,7 @@ STAGE_SPLITS: dict[str | None, tuple[Split, ...]] = {
 }
 
 
-class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
+class ImageTextDataModule(Splits[RecordT], LightningDataModule):
     """Pairs of an image and a text. A data set adds `title`, `layout` and `read`.
 
     Every image of a split is decoded once before the split is used; rows whose image is missing or cannot be
@@ -63,15 +60,6 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         UserError: A number is out of its range.
     """
 
-    title: str
-    """The data set's name in messages and tables."""
-
-    layout: str
-    """What is looked for under `root`, for error messages."""
-
-    truths: ClassVar[str] = "answers"
-    """What a test compares with, for messages and tables."""
-
     def __init__(
         self,
         root: str,
@@ -85,12 +73,13 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         cache: str | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        LightningDataModule.__init__(self)
         check_least(1, image_size=image_size, batch_size=batch_size)
         check_least(3, text_length=text_length)
         check_least(0, num_workers=num_workers, seed=seed)
         self.save_hyperparameters()
-        self.root = Path(root).expanduser()
+        images = ImageStore(image_size, Path(cache).expanduser() if cache is not None else None)
+        Splits.__init__(self, Path(root).expanduser(), images)
         self.tokenizer_name = tokenizer
         self.image_size = image_size
         self.text_length = text_length
@@ -99,141 +88,12 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
         self.random_resized_crop = random_resized_crop
         self.seed = seed
         self.predict_split: Split = "test"
-        self.images = ImageStore(image_size, Path(cache).expanduser() if cache is not None else None)
-        self._problems = Problems(self.title)
-        self._published: dict[Split, list[RecordT]] | None = None
-        self._usable: dict[Split, list[RecordT]] = {}
-        self._looked_at: dict[Split, int] = {}
-        self._looked_up: dict[Split, tuple[list[RecordT], int]] = {}
-        self._check = ImageCheck(self.title, self.images, self.locate)
-        self._testable: bool | None = None
         self._tokenizer: Any = None
         self._tokenizer_state: dict[str, Any] | None = None
-
-    @abstractmethod
-    def read(self, problems: Problems) -> dict[Split, list[RecordT]]:
-        """Reads the annotations; a split that the files do not hold is left out.
-
-        Args:
-            problems: Takes rows that cannot be used.
-
-        Raises:
-            UserError: Not one split is there; `nothing_found` words it.
-        """
-
-    def locate(self, image: str) -> ImageFile:
-        """The file of an image name, or where it is stored in one."""
-        return self.root / image
-
-    def most_rows(self, split: Split) -> int | None:
-        """How many usable rows of a split to take, from its beginning; None: all."""
-        return None
 
     def make_collate(self) -> Callable[[Sequence[Item[Any]]], ImageTextBatch]:
         """What turns a list of items into a batch."""
         return ImageTextCollate(self.tokenizer, self.text_length)
-
-    def nothing_found(self) -> UserError:
-        """The error for a root that holds nothing of this data set."""
-        if not self.root.is_dir():
-            held = "there is no such folder (--data.root says where it is)"
-        else:
-            names = sorted(path.name for path in self.root.iterdir())
-            held = f"it holds {', '.join(names[:8]) or 'nothing'}{', ...' if len(names) > 8 else ''}"
-        return UserError(f"{self.title}: looked in {self.root} for {self.layout}; {held}")
-
-    def no_usable_row(self, split: Split, problems: Problems) -> UserError:
-        """The error for a split of which nothing is left, or never was anything there."""
-        why = str(problems) if problems.counts else f"{self.title}: its files hold none for it"
-        return UserError(f"the {split} split has no usable row (root {self.root}). {why}")
-
-    def has_truth(self, record: RecordT) -> bool:
-        """Whether the data set says what is true of this row (an answer, a class), so that a test can count it."""
-        return True
-
-    def without_truth(self, split: Split) -> int:
-        """The number of usable rows of a split whose truth is not given: they are answered, and do not count."""
-        return sum(not self.has_truth(record) for record in self.records(split))
-
-    def has_split(self, split: Split) -> bool:
-        """Whether the data set (under the protocol in use) has this split."""
-        return split in self._read()
-
-    @property
-    def has_test_split(self) -> bool:
-        """Whether there is a test split to test on; one without answers and without images is none, in one warning."""
-        if self._testable is None:
-            self._testable = self.has_split("test")
-            if self._testable and not any(map(self.has_truth, self._read()["test"])):
-                try:
-                    self.look_at("test")
-                except UserError as error:  # nothing would be measured: no reason to stop a training
-                    rank_zero_warn(f"there will be no test: {error}")
-                    self._testable = False
-        return self._testable
-
-    def records(self, split: Split) -> list[RecordT]:
-        """The usable rows of a split; checks its images when first asked.
-
-        Raises:
-            UserError: The data set has no such split; or not one of its rows can be used.
-        """
-        if split not in self._usable:
-            self._usable[split], self._looked_at[split] = self.look_at(split)
-        return self._usable[split]
-
-    def look_at(self, split: Split) -> tuple[list[RecordT], int]:
-        """The usable rows of a split, and how many rows were looked at, without counting the split among those used.
-
-        So a training can know that it will end with a test, whatever it says of the data that it is trained on.
-
-        Raises:
-            UserError: As in `records`.
-        """
-        if split in self._looked_up:
-            return self._looked_up[split]
-        published = self._read()
-        if split not in published:
-            raise UserError(
-                f"{self.title}: no {split} split in {self.root} (there: {', '.join(published) or 'none'}); "
-                f"looked for {self.layout}"
-            )
-        rows, most = published[split], self.most_rows(split)
-        usable: list[RecordT] = []
-        looked_at = 0
-        while looked_at < len(rows) and (most is None or len(usable) < most):
-            wanted = rows[looked_at : None if most is None else looked_at + most - len(usable)]
-            looked_at += len(wanted)
-            self._check(record.image for record in wanted)
-            for record in wanted:
-                if record.image in self._check.files:
-                    usable.append(record)
-                else:
-                    self._problems.add(
-                        f"{split} row left out: {self._check.reasons[record.image]}",
-                        f"{record.sample_id} ({record.image})",
-                    )
-        if not usable:
-            raise self.no_usable_row(split, self._problems)
-        self._problems.warn()
-        self._looked_up[split] = usable, looked_at
-        return self._looked_up[split]
-
-    def image_files(self, split: Split) -> dict[str, ImageFile]:
-        """The file of each image that the rows of a split name, whether or not it can be read; none without the split.
-
-        See `find_images`.
-        """
-        return self.find_images(record.image for record in self._read().get(split, ()))
-
-    def find_images(self, names: Iterable[str]) -> dict[str, ImageFile]:
-        """The files of these images, but of those whose name leads outside the data set, or to several files."""
-        return self._check.find(name for name in dict.fromkeys(names) if is_inside(name))
-
-    def left_out(self, split: Split) -> int:
-        """The number of rows of a split that were left out because their image cannot be used."""
-        usable = self.records(split)
-        return self._looked_at[split] - len(usable)
 
     def prepare_data(self) -> None:
         """Fills the image cache, if there is one, in one process a machine."""
@@ -372,13 +232,6 @@ class ImageTextDataModule(LightningDataModule, Generic[RecordT]):
 
     def _text_lengths(self, texts: Sequence[str]) -> dict[str, Any]:
         return text_lengths(self.tokenizer, texts, self.text_length)
-
-    def _read(self) -> dict[Split, list[RecordT]]:
-        if self._published is None:
-            if not self.root.is_dir():
-                raise self.nothing_found()
-            self._published = self.read(self._problems)
-        return self._published
 
     def _dataset(self, split: Split, *, training: bool) -> EndlessSequence[RecordT]:
         records = self.records(split)

@@ -182,7 +182,7 @@ def test_results_lie_beside_the_checkpoint(trained: Path) -> None:
             ["fit", f"--config={CONFIGS / 'vqa.yaml'}", "--model.init_from=nowhere.ckpt"],
             "there is no file 'nowhere.ckpt'",
         ),
-        (["nonsense"], "there is no command 'nonsense'; there are fit, validate, test, predict, compare, "),
+        (["nonsense"], "there is no command 'nonsense'; there are fit, validate, test, predict, answer, "),
     ],
 )
 def test_a_mistake_ends_in_one_clear_line(
