@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("umd", "callbacks", "datamodules")
 LOOSE = {"__init__", "cli", "batch", "protocols", "masking", "optim", "checkpoints", "distributed", "files"}
 # Folders that put everything together, and the lazy face of the package.
-MAY_IMPORT_ALL = ("umd.commands", "umd.inference")
+MAY_IMPORT_ALL = ("umd.commands", "umd.inference", "umd.web")
 # What the other two packages may know of umd.
 SHARED = {"callbacks": ("umd.protocols", "umd.batch", "umd.files"), "datamodules": ("umd.batch", "umd.files")}
 

@@ -45,6 +45,7 @@ TOOLS = {
     "score": "umd.commands.score",
     "compare": "umd.commands.compare",
     "convert": "umd.released.convert",
+    "serve": "umd.commands.serve",
     "reproduce": "umd.reproduce.command",
 }
 OF_OTHERS = {"--no-deps"}

@@ -16,6 +16,7 @@ from umd.files import UserError
 
 _OWN_COMMANDS: dict[str, tuple[str, str]] = {
     "answer": ("umd.commands.answer", "ask a trained model about an image"),
+    "serve": ("umd.commands.serve", "open a page on this machine to ask it there"),
     "score": ("umd.commands.score", "grade anybody's answers to a data set's questions"),
     "export": ("umd.commands.export", "write a trained model into a folder to take along, also as ONNX"),
     "compare": ("umd.commands.compare", "put the test results of several runs into one table"),

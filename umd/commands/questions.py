@@ -10,14 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import pandas as pd
 import yaml
 
 from umd.files import UserError
-from umd.scoring.questions import Questions
 
 if TYPE_CHECKING:
     from datamodules.vqa import VQADataModule
+    from umd.scoring.questions import Questions
 
 Picture: TypeAlias = Callable[[str], str | None]
 
@@ -64,6 +63,28 @@ def data_arguments(data: str | None, root: str | None, options: Sequence[str], r
     return [*arguments, *options]
 
 
+def without_data_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command's own arguments, and the options of the data set among them (`--data.KEY VALUE`).
+
+    Raises:
+        UserError: an option of the data set has no value.
+    """
+    own: list[str] = []
+    of_data: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("--data."):
+            own.append(argument)
+            continue
+        of_data.append(argument)
+        if "=" not in argument:
+            value = next(rest, None)
+            if value is None:
+                raise UserError(f"{argument}: there is no value for it")
+            of_data.append(value)
+    return own, of_data
+
+
 def _of_run(folder: Path) -> dict[str, Any] | None:
     """The part `data` of the config that lies in the run's folder, or above that of a test."""
     for place in (folder, folder.parent):
@@ -87,10 +108,13 @@ def read_questions(arguments: Sequence[str], split: str, hold_out: bool) -> tupl
     Raises:
         UserError: no data set of questions, or it has no such split.
     """
-    from datamodules.baselines import fools  # not above: they bring Lightning, and what is mistyped is said first
+    import pandas as pd  # not above: these bring Lightning as well, and what is mistyped is said first
+
+    from datamodules.baselines import fools
     from datamodules.problems import Problems
     from datamodules.vqa import VQADataModule
     from umd.commands.data import parse
+    from umd.scoring.questions import Questions
 
     data, *_ = parse(list(arguments))
     if not isinstance(data, VQADataModule):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from umd.commands.questions import data_arguments, read_questions, without_data_options
 from umd.files import UserError, write_whole, writing
 
 _OWN_PREDICTIONS = "predictions.csv"
@@ -20,7 +21,6 @@ def main(arguments: list[str]) -> None:
     files = [answers_file(path) for path in given.predictions]
     # Not above: they bring torch and Lightning, which take seconds, and what is mistyped is said first.
     from datamodules.answers import normalize_answer
-    from umd.commands.questions import data_arguments, read_questions
     from umd.commands.score_tables import shown
     from umd.scoring.answers import read_answers
     from umd.scoring.scored import score
@@ -59,18 +59,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     Raises:
         UserError: an option of the data set has no value, or a file is not there.
     """
-    own, of_data = [], []
-    rest = iter(arguments)
-    for argument in rest:
-        if not argument.startswith("--data."):
-            own.append(argument)
-            continue
-        of_data.append(argument)
-        if "=" not in argument:
-            value = next(rest, None)
-            if value is None:
-                raise UserError(f"{argument}: there is no value for it")
-            of_data.append(value)
+    own, of_data = without_data_options(arguments)
     parser = argparse.ArgumentParser(
         prog="umd score",
         allow_abbrev=False,
