@@ -24,6 +24,8 @@ from callbacks.provenance import tested_checkpoint, tested_data, tested_part, ve
 from umd.files import UserError, write_whole
 from umd.protocols import (
     RESULTS_SCHEMA,
+    AddedResults,
+    AddsToResults,
     HasLineage,
     HasReport,
     Report,
@@ -157,6 +159,7 @@ class ResultsTable(Callback):
             report["title"] += f", partial: {limits['batches']}{whole} batches"
         if not trainer.is_global_zero:
             return
+        added = _added(trainer)
         fast_dev_run = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
         if not fast_dev_run:
             folder = Path(trainer.default_root_dir)
@@ -172,6 +175,7 @@ class ResultsTable(Callback):
                 test=tested_data(getattr(trainer, "datamodule", None)),
                 limits=limits,
                 versions=versions(),
+                **added,
             )
             if self.paths[0].is_file():
                 _say_what_is_replaced(self.paths[0], results)
@@ -179,6 +183,8 @@ class ResultsTable(Callback):
             write_whole(self.paths[1], _as_csv(report["columns"], report["rows"]))
         console = Console()
         console.print(results_view(report, console.width))
+        if "controls" in added:
+            console.print(results_view(added["controls"], console.width))
         if not report["rows"]:
             rank_zero_info("There is no table: the test split does not say what is true")
         if not fast_dev_run:
@@ -192,6 +198,16 @@ def _say_what_is_replaced(path: Path, results: Results) -> None:
     if "schema" in earlier and any(earlier[part] != results.get(part) for part in told):
         tested = earlier["checkpoint"]["path"] if earlier["checkpoint"] else "weights in no file"
         rank_zero_info("%s is replaced: it held a test of %s: %s", path, tested, earlier["title"])
+
+
+def _added(trainer: Trainer) -> AddedResults:
+    """The tables of the callbacks that have any."""
+    added = AddedResults()
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        if isinstance(callback, AddsToResults):
+            added |= callback.added_results()
+    return added
 
 
 def _reporting(module: LightningModule) -> HasReport:

@@ -9,12 +9,15 @@ from dataclasses import fields
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
 
 from datamodules.answers import answer_vocabulary, normalize_answer
 from datamodules.arguments import LoaderArguments, Unpack
 from datamodules.base import ImageTextDataModule
 from datamodules.collate import ImageTextCollate, tokenize
-from datamodules.loading import Item
+from datamodules.controls import Change, Changed, Noise, OneImage, OtherImage, Reworded, ShuffledWords
+from datamodules.loading import Item, WatchedDataLoader
 from datamodules.problems import Problems
 from datamodules.questions import VQARecord, carve_by_image, with_unique_ids
 from datamodules.records import Split
@@ -177,6 +180,34 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
     def make_collate(self) -> Callable[[Sequence[Item[Any]]], ImageTextBatch]:
         """What turns a list of items into a `VQABatch`."""
         return VQACollate(self.tokenizer, self.text_length)
+
+    def twin_of(self, record: VQARecord) -> VQARecord | None:
+        """The reworded form of a test question, where the data set has one beside the split."""
+        return None
+
+    def controls(self, blank: Tensor) -> dict[str, Change]:
+        """What can be done to the test questions to see what their answers owe to image and wording, by name.
+
+        "other image" is left out where the split has one image, "reworded twin" where no question has one.
+
+        Args:
+            blank: (3, S, S), the image that says nothing.
+        """
+        records = self.records("test")
+        changes: dict[str, Change] = {"blank image": OneImage(blank), "noise": Noise()}
+        if len({record.image for record in records}) > 1:
+            changes["other image"] = OtherImage(self._dataset("test", training=False))
+        changes["shuffled words"] = ShuffledWords()
+        twins = {place: twin for place, record in enumerate(records) if (twin := self.twin_of(record)) is not None}
+        if twins:
+            changes["reworded twin"] = Reworded(twins)
+        return changes
+
+    def changed_dataloader(self, change: Change, places: Sequence[int]) -> DataLoader[Any]:
+        """The test questions at these places that the change is for, changed."""
+        asked = [place for place in places if not isinstance(change, Reworded) or place in change.twins]
+        changed = Changed(self._dataset("test", training=False), change)
+        return WatchedDataLoader(Subset(changed, asked), shuffle=False, **self._loader_arguments())
 
     @property
     def description(self) -> dict[str, str]:

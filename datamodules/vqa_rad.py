@@ -23,7 +23,7 @@ from datamodules.records import Split
 from datamodules.row_ids import row_ids
 from datamodules.split_names import find_splits, split_of
 from datamodules.vqa import VQAArguments, VQADataModule
-from datamodules.vqa_rad_twins import Twins, is_null, listed_twins, twins_by_text
+from datamodules.vqa_rad_twins import Twins, is_null, listed_twins, twin_pairs, twins_by_text
 from umd.files import UserError
 
 log = logging.getLogger(__name__)
@@ -114,6 +114,7 @@ class VQARAD(VQADataModule):
         self.annotations = annotations
         self._twins_found = ""
         self._left_out = ""
+        self._twin_of: dict[tuple[str, str], VQARecord] = {}
 
     def read_published(self, problems: Problems) -> dict[Split, list[VQARecord]]:
         """Reads the annotations, in the order of the original file whichever form is read.
@@ -140,6 +141,7 @@ class VQARAD(VQADataModule):
             twins = listed_twins(train, test)
         self._twins_found = twins.found
         images = image_folder(self.root, *IMAGE_FOLDERS)
+        self._pair(train, test, images, files["train"])
         chosen = self._chosen(train, test, twins, files["train"])
         splits: dict[Split, list[VQARecord]] = {
             "train": _records(
@@ -154,6 +156,19 @@ class VQARAD(VQADataModule):
         if "validation" in files:
             self._add_validation(splits, images, files["validation"], twins.published, problems)
         return splits
+
+    def twin_of(self, record: VQARecord) -> VQARecord | None:
+        """The framed form of a test question, a training row as the files give it; see `twin_pairs`."""
+        self._read()
+        return self._twin_of.get((record.image, record.question))
+
+    def _pair(self, train: Rows, test: Rows, images: str, file: Path) -> None:
+        for row, place in zip(test, twin_pairs(train, test), strict=True):
+            if place is not None:
+                # Their problems are counted where the splits are read.
+                records = _records([row, train[place]], [True, True], images, file, Problems(self.title))
+                if len(records) == 2:
+                    self._twin_of[records[0].image, records[0].question] = records[1]
 
     @property
     def description(self) -> dict[str, str]:

@@ -78,6 +78,25 @@ def listed_twins(train: Sequence[Row], test: Sequence[Row]) -> Twins:
     )
 
 
+def twin_pairs(train: Sequence[Row], test: Sequence[Row]) -> list[int | None]:
+    """For each test row, the place of its twin among the training rows: its framed form.
+
+    The original file shows it; of the field's two files it is the row that is numbered next, in published rows,
+    whichever ids a copy gives them. None for rows of which neither tells.
+    """
+    listed = json.loads(resources.files("datamodules").joinpath("vqa_rad_twins.json").read_text())
+    asked, framed = listed["test"]["rows"], listed["train"]["rows"]
+    twins = set(listed["train"]["twins"])
+    pairs = {asked[str(n)]: framed[str(n + 1)] for n in listed["test"]["twins"] if n + 1 in twins}
+    places = {question_digest(row): place for place, row in enumerate(train)}
+
+    def twin(row: Row) -> str:
+        frame = row.get("question_frame")
+        return pairs.get(question_digest(row), "") if is_null(frame) else question_digest({**row, "question": frame})
+
+    return [places.get(twin(row)) for row in test]
+
+
 def _marks(listed: Mapping[str, Any], rows: Sequence[Row]) -> list[bool | None]:
     """For each row, whether it is a twin, or has one, by the list; None where the list does not have it."""
     digests: Mapping[str, str] = listed["rows"]

@@ -112,7 +112,18 @@ class Report(TypedDict):
     rows: list[dict[str, Any]]
 
 
-class Results(Report):
+class AddedResults(TypedDict, total=False):
+    """What else a test may have measured, each a table of its own.
+
+    Attributes:
+        controls: what the same questions are answered when they are asked otherwise (`umd test --controls`): never the
+            result, for which stands `rows`.
+    """
+
+    controls: Report
+
+
+class Results(Report, AddedResults):
     """What `results.json` holds: the table, and what it takes to know what was measured.
 
     Files without `schema` are from before it: they hold a `Report`, and are compared all the same.
@@ -204,6 +215,15 @@ class HasReport(Protocol):
 
     def test_report(self) -> Mapping[str, Any]:
         """A `Report`."""
+        ...
+
+
+@runtime_checkable
+class AddsToResults(Protocol):
+    """A callback that has measured something beside a test's own table."""
+
+    def added_results(self) -> AddedResults:
+        """Its tables, on rank 0; empty where nothing was measured."""
         ...
 
 

@@ -9,14 +9,14 @@ from typing import Any, ClassVar, cast
 
 import pytest
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 from rich.console import Console
 
 from callbacks.provenance import shown_path
 from callbacks.results_table import ResultsTable, results_view, table_cells
 from umd.files import UserError
-from umd.protocols import Report, Results, Training
+from umd.protocols import AddedResults, Report, Results, Training
 
 REPORT: dict[str, Any] = {
     "title": "VQA-RAD [test split], protocol clean",
@@ -153,6 +153,27 @@ class Documented(Reporting):
         return [cast(Training, dict(zip(Training.__annotations__, parts, strict=True)))] * 2
 
 
+class Beside(Callback):
+    """Measures something beside the test's own table."""
+
+    def added_results(self) -> AddedResults:
+        rows = [{"control": "blank image", "questions": 1}]
+        return {"controls": Report(title="beside", notes=[], columns=["control", "questions"], rows=rows)}
+
+
+def test_what_another_callback_has_measured_stands_beside_the_table_and_not_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    callbacks = [ResultsTable(), Beside()]
+    options: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+    trainer = Trainer(default_root_dir=tmp_path, callbacks=callbacks, enable_checkpointing=False, **options)
+    trainer.test(Documented(), datamodule=Described(), verbose=False)
+    held = json.loads((tmp_path / "results.json").read_text())
+    assert held["controls"] == Beside().added_results()["controls"]
+    assert held["rows"] == Documented().test_report()["rows"]
+    assert "beside" in capsys.readouterr().out
+
+
 class Described(BoringDataModule):
     description: ClassVar = {"data": "A", "protocol": "clean", "test": "64"}
 
@@ -165,7 +186,7 @@ def test_results_name_the_file_that_was_tested_and_what_it_went_through(tmp_path
     trainer.save_checkpoint(path)
     trainer.test(module, datamodule=Described(), ckpt_path=path, verbose=False, weights_only=True)
     held = json.loads((tmp_path / "results.json").read_text())
-    assert set(held) == {*Report.__annotations__, *Results.__annotations__}
+    assert set(held) == Results.__required_keys__
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert held["checkpoint"] == {"path": "checkpoints/two.ckpt", "sha256": digest, "step": 2, "epoch": 1}
     assert [held["training"], *held["init_from"]] == module.lineage()

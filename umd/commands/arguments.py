@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from jsonargparse import ActionYesNo
 from lightning.pytorch.cli import LightningArgumentParser
 
 from umd.commands.configs import is_inline, with_found_configs
@@ -124,6 +125,17 @@ def add_options(parser: LightningArgumentParser) -> None:
         compute_fn=tokenizer_for,
     )
     parser.link_arguments("model.init_args.encoder.image_size", "data.init_args.image_size")
+
+
+def add_test_options(parser: LightningArgumentParser) -> None:
+    """Add what `umd test` alone takes."""
+    parser.add_argument(
+        "--controls",
+        action=ActionYesNo,
+        nargs="?",
+        default=False,
+        help="ask the questions again with blank, noisy and other images, shuffled words and reworded",
+    )
 
 
 def add_predict_options(parser: LightningArgumentParser) -> None:

@@ -22,7 +22,7 @@ import umd.modules  # noqa: F401 - the same
 from datamodules import *  # noqa: F403 - makes the short class names known to the parser
 from datamodules.base import ImageTextDataModule
 from umd.commands.added import ConfigFile, with_added_callbacks, with_added_loggers, with_atomic_writing
-from umd.commands.arguments import add_options, add_predict_options, prepare
+from umd.commands.arguments import add_options, add_predict_options, add_test_options, prepare
 from umd.commands.callback_options import with_options
 from umd.commands.early import without_checkpoint
 from umd.commands.failures import explained, explained_start, interruption, misfit_of
@@ -65,6 +65,8 @@ class UMDCLI(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "predict":
             add_predict_options(parser)
+        elif subcommand == "test":
+            add_test_options(parser)
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401
@@ -125,7 +127,7 @@ class UMDCLI(LightningCLI):
             partial=limit is not None and not (isinstance(limit, float) and limit == 1),
         )
         if task == "test":
-            return plan
+            return replace(plan, controls=config.controls)
         root = config.data.init_args.get("root") if config.data else None
         root = None if root is None else Path(root).expanduser().absolute()
         return replace(plan, split=config.split, root=root, file="predictions.json")

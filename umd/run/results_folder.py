@@ -26,6 +26,7 @@ class PlannedTest:
         split: which split.
         root: the data's folder; None: it does not tell one test from another.
         file: what says of a folder which one it holds.
+        controls: whether the questions are asked otherwise too.
     """
 
     checkpoint: Path
@@ -35,12 +36,14 @@ class PlannedTest:
     split: str = "test"
     root: Path | None = None
     file: str = "results.json"
+    controls: bool = False
 
 
 def results_folder(folder: Path, test: PlannedTest) -> Path:
     """The folder itself, or one beside it, named after what is other, where it holds another test.
 
-    The same test again takes the place of the first, and so does a whole one that of a part.
+    The same test again takes the place of the first, and so does a whole one that of a part, and one with controls
+    that of one without.
     """
     other = _what_is_other(folder, test)
     if not other:
@@ -73,6 +76,8 @@ def _what_is_other(folder: Path, test: PlannedTest) -> list[str]:
         other.append(test.root.name)
     if test.partial and not held.get("limits"):
         other.append("partial")
+    if held.get("controls") and not test.controls:
+        other.append("without_controls")
     return other
 
 
