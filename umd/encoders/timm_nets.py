@@ -82,7 +82,7 @@ class TimmVision(PixelMaskedVision):
         features: Tensor = self.model.forward_features(pixels)
         if features.ndim == 3:
             features = features[:, getattr(self.model, "num_prefix_tokens", 0) :]
-            return features.transpose(1, 2).reshape(len(features), -1, self.grid, self.grid)
+            return features.transpose(1, 2).reshape(features.shape[0], -1, self.grid, self.grid)
         if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
             return features.permute(0, 3, 1, 2)
         return features

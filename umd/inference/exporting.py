@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from umd.checkpoints import read_checkpoint, to_plain
+from umd.checkpoints import SETTINGS_KEY, read_checkpoint, to_plain
 from umd.files import UserError, writing
 from umd.inference.folder import CARD, FILES, FORMAT, NAMES, SETTINGS, TOKENIZER, VERSION, Weights, check_place
 from umd.inference.graph import trace, write_onnx, write_program
@@ -62,7 +62,7 @@ def export(source: str | Path, out: str | Path, *, weights: Weights = "safetenso
         )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    origin = Origin(path.name, digest, content.get("global_step"), content.get("epoch"))
+    origin = origin_of(content, path.name, digest)
     network = stage_network(model)
     # Of earlier checkpoints the digests tell which they are; where they lay is nobody's business elsewhere.
     lineage = [{**training, "path": None} for training in lineage_in(content)]
@@ -100,6 +100,22 @@ def export(source: str | Path, out: str | Path, *, weights: Weights = "safetenso
         writers[weights](model, folder / FILES[weights])
         check_same(model, load(folder), exactly=weights == "safetensors")
     return out
+
+
+def origin_of(content: Mapping[str, Any], name: str, digest: str) -> Origin:
+    """What a checkpoint says of itself, without the folders of the machine that it is from."""
+    made: Mapping[str, Any] = content[SETTINGS_KEY]
+    begun = made.get("started_from") or {}
+    # An earlier stage's weights take the place of the published ones.
+    published = {} if begun.get("init_from") else {part: begun.get(f"{part}_weights") for part in ("vision", "text")}
+    return Origin(
+        name=name,
+        sha256=digest,
+        step=content.get("global_step"),
+        epoch=content.get("epoch"),
+        data_module=made.get("data", {}).get("class_path"),
+        published={part: Path(weights).name for part, weights in published.items() if weights},
+    )
 
 
 @contextmanager

@@ -68,12 +68,16 @@ class Origin:
         sha256: of the file.
         step: optimizer steps behind it; None where it does not say.
         epoch: the epoch, counted from 0, that it was written in; None likewise.
+        data_module: the class that read the data; None likewise.
+        published: of the encoders ("vision", "text") that started from published weights, what these are called.
     """
 
     name: str
     sha256: str
     step: int | None
     epoch: int | None
+    data_module: str | None
+    published: Mapping[str, str]
 
 
 def results_beside(checkpoint: Path, sha256: str) -> tuple[dict[str, Any] | None, str]:
@@ -131,7 +135,7 @@ def model_card(
         f"{_PURPOSE[settings.task].format(names=len(settings.names))} {made}",
         _how_to_ask(settings.task),
         _not_for(settings.task, trained_on),
-        _data(lineage),
+        _data(lineage, origin),
         _results(*results),
         _making(origin, weights, arguments),
     ]
@@ -168,7 +172,7 @@ differences between groups of patients.
 {_SURENESS[task]}"""
 
 
-def _data(lineage: Sequence[Mapping[str, Any]]) -> str:
+def _data(lineage: Sequence[Mapping[str, Any]], origin: Origin) -> str:
     lines = [
         "## Data and protocol",
         "",
@@ -180,6 +184,11 @@ def _data(lineage: Sequence[Mapping[str, Any]]) -> str:
         digest = f"`{training['sha256'][:16]}`" if training.get("sha256") else "this one"
         cells = (training.get("stage"), training.get("data"), protocol, training.get("seed"))
         lines.append(f"| {' | '.join('not noted' if cell is None else str(cell) for cell in cells)} | {digest} |")
+    if any(training.get("data") is None for training in lineage):
+        known = f" Its last training read `{origin.data_module}`." if origin.data_module else ""
+        lines += ["", f"What is not noted nobody wrote down, nor what lies behind it.{known}"]
+    for part, weights in origin.published.items():
+        lines += ["", f"Its {part} encoder started from published weights ({weights})."]
     for training in reversed(lineage):
         if training.get("facts"):
             lines += ["", f"What {training.get('stage')} said of its data ({training.get('data') or 'not named'}):", ""]
@@ -219,9 +228,9 @@ def _making(origin: Origin, weights: Weights, arguments: Mapping[str, Any]) -> s
     shown = {name: value for name, value in arguments.items() if name not in ("answers", "classes", "init_from")}
     return f"""## How it was made
 
-By `umd export --format {weights}` from `{origin.name}` (SHA-256 `{origin.sha256}`{when}). Weights: `{FILES[weights]}`;
-what goes with them: `{SETTINGS}`, `{TOKENIZER}`, `{NAMES}`. What was written was compared with the checkpoint before it
-got its place. The stage's settings:
+By `umd export --format {weights}` from `{origin.name}` (SHA-256 `{origin.sha256}`{when}).
+Network: `{FILES[weights]}`; what goes with it: `{SETTINGS}`, `{TOKENIZER}`, `{NAMES}`. What was written was compared
+with the checkpoint before it got its place. The stage's settings:
 
 ```json
 {json.dumps(shown, indent=1, ensure_ascii=False)}
