@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
@@ -18,6 +19,9 @@ def main(arguments: list[str]) -> None:
     if not Path(given.ckpt_path).expanduser().exists():
         raise UserError(f"there is no checkpoint '{given.ckpt_path}'")
     check_place(given.out.expanduser(), given.overwrite)
+    lacking = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
+    if given.format == "onnx" and lacking:
+        raise UserError(f"--format onnx needs {', '.join(lacking)}, not installed here: pip install 'umd[onnx]'")
     from umd.commands.messages import show_messages  # only now: what follows imports torch, which takes seconds
     from umd.inference.exporting import export
 

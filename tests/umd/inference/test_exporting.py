@@ -23,6 +23,7 @@ from umd.inference import Model, Reply, exporting
 from umd.inference.exporting import export
 from umd.inference.folder import Weights, check_place
 from umd.inference.model_card import results_beside
+from umd.inference.program import OnnxProgram
 from umd.inference.weights import read_weights, save_weights
 
 QUESTIONS = [
@@ -248,6 +249,19 @@ def test_a_damaged_folder_is_said_to_be_one(
             umd.load(folder)
     with pytest.raises(UserError, match=r"cannot be used by this onnxruntime; 'cpu' always can"):
         umd.load(exported("classifier_run", "onnx")[1], device="xpu")
+
+
+def test_packages_that_lack_are_named_before_anything_is_computed(
+    classifier_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("onnxruntime", "onnxscript"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(SystemExit):
+        main(["export", "--ckpt_path", str(classifier_run), "--out", str(tmp_path / "model"), "--format", "onnx"])
+    told = "umd: --format onnx needs onnxruntime, onnxscript, not installed here: pip install 'umd[onnx]'\n"
+    assert capsys.readouterr().err == told
+    with pytest.raises(UserError, match=r"onnxruntime, which is not installed: pip install .umd\[onnx\]"):
+        OnnxProgram(tmp_path / "model.onnx", "cpu", None)
 
 
 def test_a_tensor_with_two_names_is_kept_once(tmp_path: Path) -> None:
