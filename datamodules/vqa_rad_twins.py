@@ -2,8 +2,8 @@
 
 A twin of a test question is a training row with the same image whose question equals, case and outer blanks aside, that
 test row's question, rephrased or framed form. trainset.json and testset.json lack the other forms, so
-`vqa_rad_twins.json` lists them, along with a digest of each row's image and question, so that the list is never applied
-to other rows than it speaks of.
+`vqa_rad_splits.json` lists them, along with a digest of each row's image and question, so that the list is never
+applied to other rows than it speaks of. The ids of every protocol's splits stand there too, for others to use.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def twins_by_text(train: Sequence[Row], test: Sequence[Row]) -> Twins:
 
 def listed_twins(train: Sequence[Row], test: Sequence[Row]) -> Twins:
     """The twins among rows of the field's two files: those listed for published rows, by their text among others."""
-    listed = json.loads(resources.files("datamodules").joinpath("vqa_rad_twins.json").read_text())
+    listed = _published()
     marks = [_marks(listed[part], rows) for part, rows in (("train", train), ("test", test))]
     others = sum(mark is None for part in marks for mark in part)
     known_train, known_test = ([bool(mark) for mark in part] for part in marks)
@@ -84,7 +84,7 @@ def twin_pairs(train: Sequence[Row], test: Sequence[Row]) -> list[int | None]:
     The original file shows it; of the field's two files it is the row that is numbered next, in published rows,
     whichever ids a copy gives them. None for rows of which neither tells.
     """
-    listed = json.loads(resources.files("datamodules").joinpath("vqa_rad_twins.json").read_text())
+    listed = _published()
     asked, framed = listed["test"]["rows"], listed["train"]["rows"]
     twins = set(listed["train"]["twins"])
     pairs = {asked[str(n)]: framed[str(n + 1)] for n in listed["test"]["twins"] if n + 1 in twins}
@@ -95,6 +95,12 @@ def twin_pairs(train: Sequence[Row], test: Sequence[Row]) -> list[int | None]:
         return pairs.get(question_digest(row), "") if is_null(frame) else question_digest({**row, "question": frame})
 
     return [places.get(twin(row)) for row in test]
+
+
+def _published() -> dict[str, Any]:
+    """What is listed of the published rows."""
+    found: dict[str, Any] = json.loads(resources.files("datamodules").joinpath("vqa_rad_splits.json").read_text())
+    return found
 
 
 def _marks(listed: Mapping[str, Any], rows: Sequence[Row]) -> list[bool | None]:

@@ -213,7 +213,7 @@ def test_question_ids_written_as_text_hide_no_twin(tmp_path: Path, monkeypatch: 
         for part, chosen, twins in (("train", rows[:2], [2]), ("test", rows[2:], [3]))
     }
     (tmp_path / "list").mkdir()
-    (tmp_path / "list" / "vqa_rad_twins.json").write_text(json.dumps(listed))
+    (tmp_path / "list" / "vqa_rad_splits.json").write_text(json.dumps(listed))
     monkeypatch.setattr("datamodules.vqa_rad_twins.resources.files", lambda package: tmp_path / "list")
     (tmp_path / TRAIN_FILE).write_text(json.dumps(rows[:2]))
     (tmp_path / TEST_FILE).write_text(json.dumps(rows[2:]))

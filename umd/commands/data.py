@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from rich.markup import escape
 from datamodules import *  # noqa: F403 - makes the short class names known to the parser
 from datamodules.base import ImageTextDataModule
 from datamodules.summary import as_csv, shown
+from umd.commands.audit import show_audit
 from umd.commands.configs import is_inline, with_found_configs
 from umd.commands.contact_sheet import check_picture, draw
+from umd.commands.exported_splits import write_splits
 from umd.commands.leaks import SHARED_FILE, compare
 from umd.commands.messages import show_messages
 from umd.commands.parser_errors import parser_for
@@ -28,7 +31,8 @@ SAMPLES = 6
 """How many samples a contact sheet shows."""
 
 _USAGE = (
-    "umd data --config FILE [--config FILE ...] [--data.KEY VALUE ...] [--against ...] [--out FOLDER] [--picture FILE]"
+    "umd data --config FILE [--config FILE ...] [--data.KEY VALUE ...] [--against ...] [--audit] "
+    "[--export_split FOLDER] [--out FOLDER] [--picture FILE]"
 )
 _NAMES_DATA = {"--config", "--data", "--data.class_path", "--data.help", "--help", "-h"}
 _DESCRIPTION = "Show what a data set holds. Configs may be those of a training: only their part 'data' is used."
@@ -37,15 +41,22 @@ _DESCRIPTION = "Show what a data set holds. Configs may be those of a training: 
 def main(arguments: list[str]) -> None:
     """Print the tables; with --out write the same facts, and a row for each test question, to files."""
     show_messages()
-    data, out, against, picture = parse(arguments)
+    asked = parse(arguments)
+    data, out, picture = asked.data, asked.out, asked.picture
     if picture is not None:
         check_picture(picture)
     data.prepare_data()
+    if asked.audit or asked.export_split is not None:
+        if asked.audit:
+            show_audit(data, out, Console())
+        if asked.export_split is not None:
+            write_splits(data, asked.export_split, Console())
+        return
     summary = data.summary()
     first = next(iter(summary.splits))
     (seen,) = data.samples(first, 1)
     summary.tables.append(f"a training reads of {first} row {seen.sample_id}: {escape(' '.join(seen.tokens))}")
-    compared = compare(data, against)
+    compared = compare(data, asked.against)
     facts = {
         "class": f"{type(data).__module__.split('.')[0]}.{type(data).__name__}",
         "root": str(data.root.absolute()),
@@ -78,8 +89,29 @@ def main(arguments: list[str]) -> None:
         console.print(f"written to {out}: {', '.join(written)}")
 
 
-def parse(arguments: list[str]) -> tuple[ImageTextDataModule[Any], Path | None, list[str], Path | None]:
-    """The data module that is described, the folder to write to, the data sets to compare with, the picture to draw.
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for.
+
+    Attributes:
+        data: The data module that is described.
+        out: The folder to write to.
+        against: The data sets to compare with.
+        picture: The picture to draw.
+        audit: Whether to look for what makes a test easier than it looks, in the place of the tables.
+        export_split: The folder to write the ids of every protocol's splits to, in the place of the tables.
+    """
+
+    data: ImageTextDataModule[Any]
+    out: Path | None
+    against: list[str]
+    picture: Path | None
+    audit: bool
+    export_split: Path | None
+
+
+def parse(arguments: list[str]) -> Asked:
+    """What configs and options ask for.
 
     Raises:
         UserError: A config is not there; or a config is no YAML, or nothing says which data module.
@@ -96,13 +128,23 @@ def parse(arguments: list[str]) -> tuple[ImageTextDataModule[Any], Path | None, 
     )
     parser.add_argument("--out", help=f"folder for {SUMMARY_FILE} and a CSV with one row a test question")
     parser.add_argument("--picture", metavar="FILE.png", help="draw a few samples, as on disk and as in training")
+    parser.add_argument(
+        "--audit",
+        action="store_true",
+        help="of questions: twins, repeated pairs, images in several splits, answers outside train; decodes no image",
+    )
+    parser.add_argument(
+        "--export_split", metavar="FOLDER", help="of questions: write the ids of the splits of every protocol"
+    )
     kept = _data_alone(arguments)
     if not _NAMES_DATA.intersection(argument.partition("=")[0] for argument in kept):
         raise UserError("which data set? Give a --config with a part 'data', or --data CLASS, such as PhantomVQA")
     given = parser.parse_args(kept)
     data: ImageTextDataModule[Any] = parser.instantiate(given).data
-    out, picture = (None if path is None else Path(path).expanduser() for path in (given.out, given.picture))
-    return data, out, given.against, picture
+    out, picture, export = (
+        None if path is None else Path(path).expanduser() for path in (given.out, given.picture, given.export_split)
+    )
+    return Asked(data, out, given.against, picture, given.audit, export)
 
 
 def _data_alone(arguments: Sequence[str]) -> list[str]:

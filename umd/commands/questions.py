@@ -116,7 +116,7 @@ def read_questions(arguments: Sequence[str], split: str, hold_out: bool) -> tupl
     from umd.commands.data import parse
     from umd.scoring.questions import Questions
 
-    data, *_ = parse(list(arguments))
+    data = parse(list(arguments)).data
     if not isinstance(data, VQADataModule):
         raise UserError(f"{type(data).__name__} has no questions: umd score needs a data set of questions")
     if not hold_out:

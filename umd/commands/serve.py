@@ -116,7 +116,7 @@ def test_questions(model: Model, arguments: Sequence[str]) -> TestQuestions:
     from umd.commands.data import parse
     from umd.web.browsing import TestQuestions
 
-    data, *_ = parse(list(arguments))
+    data = parse(list(arguments)).data
     if model.settings.task != "answering" or not isinstance(data, VQADataModule):
         raise UserError(
             f"{data.title} with {model.settings.stage}: the test questions of a model that answers are shown alone"

@@ -73,7 +73,7 @@ def test_what_it_runs_changes_its_digest(tree: Path) -> None:
         "umd/encoders/registry.py",
         "datamodules/vqa.py",
         "datamodules/vqa_rad.py",
-        "datamodules/vqa_rad_twins.json",
+        "datamodules/vqa_rad_splits.json",
         "datamodules/embedded_vocabulary.txt",
         "callbacks/modality_coordination.py",
         "umd/run/resume.py",
