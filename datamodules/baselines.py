@@ -94,13 +94,22 @@ def nearest_answers(training: Sequence[VQARecord], asked: Sequence[VQARecord]) -
 def fools(training: Sequence[VQARecord], asked: Sequence[VQARecord]) -> dict[str, list[str]]:
     """What is answered without looking at the image, by who does: an answer for each question that is asked.
 
+    Where some questions have a twin in train, as published, one more says its answer (the most frequent of several),
+    and to the other questions the most frequent one of their type.
+
     Args:
         training: The rows trained on; one at least.
         asked: The questions.
     """
     overall, of_type = most_frequent(record.answer for record in training), MostFrequentAnswer(training)
-    return {
+    answers = {
         "most frequent": [overall] * len(asked),
         "most frequent of type": [of_type(record) for record in asked],
         "nearest question": nearest_answers(training, asked),
     }
+    answered = [[twin.answer for twin in record.twins if twin.answer] for record in asked]
+    if any(answered):
+        answers["twin"] = [
+            most_frequent(ones) if ones else of_type(record) for ones, record in zip(answered, asked, strict=True)
+        ]
+    return answers

@@ -41,6 +41,7 @@ class VQARecord:
         question_type: As published, "" where the data set gives none.
         has_twin: Whether a twin of it (see `datamodules.vqa_rad`) stands on the other side of the train / test split
             as the field uses it.
+        twins: Of a test question, the training rows that are twins of it, as published.
         also_accepted: Further answers that count as right, normalised.
         published_answer: The answer as published; "" where there is none.
         closed_by_answer: Whether the data set does not say which questions are closed, so that this one is closed if it
@@ -55,6 +56,7 @@ class VQARecord:
     closed: bool
     question_type: str
     has_twin: bool = False
+    twins: tuple[VQARecord, ...] = ()
     also_accepted: tuple[str, ...] = ()
     published_answer: str = ""
     closed_by_answer: bool = False
@@ -183,6 +185,11 @@ def mark_twins_by_text(
     def key(record: VQARecord) -> tuple[str, str]:
         return record.image, record.question.strip().lower()
 
-    both = {key(record) for record in train} & {key(record) for record in test}
-    marked = [[replace(record, has_twin=key(record) in both) for record in rows] for rows in (train, test)]
-    return marked[0], marked[1]
+    twins: dict[tuple[str, str], list[VQARecord]] = {}
+    for record in train:
+        twins.setdefault(key(record), []).append(record)
+    asked = {key(record) for record in test}
+    return (
+        [replace(record, has_twin=key(record) in asked) for record in train],
+        [replace(record, has_twin=key(record) in twins, twins=tuple(twins.get(key(record), ()))) for record in test],
+    )

@@ -153,6 +153,13 @@ class VQARAD(VQADataModule):
             ),
             "test": _records(test, twins.test, images, files["test"], problems),
         }
+        rewording = {
+            str(row["qid"]): [train[place] for place in places] for row, places in zip(test, twins.of_test, strict=True)
+        }
+        splits["test"] = [
+            replace(record, twins=_twins(rewording[record.sample_id], images, files["train"]))
+            for record in splits["test"]
+        ]
         if "validation" in files:
             self._add_validation(splits, images, files["validation"], twins.published, problems)
         return splits
@@ -209,12 +216,13 @@ class VQARAD(VQADataModule):
             return
         rows = with_ids(read_rows(file, problems))
         records = _records(rows, [False] * len(rows), images, file, problems)
-        tested = {(record.image, record.question): record.has_twin for record in splits["test"]}
+        tested = {(record.image, record.question): record for record in splits["test"]}
         if self.protocol != "paper" and all((record.image, record.question) in tested for record in records):
             problems.add(f"not read under protocol {self.protocol}: all its questions are test questions", file.name)
             return
+        asked = [(record, tested.get((record.image, record.question))) for record in records]
         splits["validation"] = [
-            replace(record, has_twin=tested.get((record.image, record.question), False)) for record in records
+            replace(record, has_twin=known.has_twin, twins=known.twins) if known else record for record, known in asked
         ]
 
 
@@ -255,3 +263,8 @@ def _records(
         if record is not None:
             records.append(replace(record, has_twin=twin))
     return records
+
+
+def _twins(rows: Sequence[Mapping[str, Any]], images: str, file: Path) -> tuple[VQARecord, ...]:
+    """The records of training rows that are twins, whether or not the protocol trains on them."""
+    return tuple(_records(rows, [True] * len(rows), images, file, Problems(VQARAD.title)))

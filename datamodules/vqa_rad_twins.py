@@ -2,8 +2,9 @@
 
 A twin of a test question is a training row with the same image whose question equals, case and outer blanks aside, that
 test row's question, rephrased or framed form. trainset.json and testset.json lack the other forms, so
-`vqa_rad_splits.json` lists them, along with a digest of each row's image and question, so that the list is never
-applied to other rows than it speaks of. The ids of every protocol's splits stand there too, for others to use.
+`vqa_rad_splits.json` lists them, and which row is whose twin, along with a digest of each row's image and question, so
+that the list is never applied to other rows than it speaks of. The ids of every protocol's splits stand there too, for
+others to use.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ class Twins:
     Attributes:
         train: For each training row, whether it is a twin of a test question.
         test: For each test row, whether it has one.
+        of_test: For each test row, the places of the training rows that are twins of it.
         published: Whether all rows are published ones.
         found: How twins were found where that is less sure than for the published files, for tables; else "".
     """
 
     train: list[bool]
     test: list[bool]
+    of_test: list[tuple[int, ...]]
     published: bool = True
     found: str = ""
 
@@ -55,8 +58,13 @@ def twins_by_text(train: Sequence[Row], test: Sequence[Row]) -> Twins:
 
     own = [keys(row, FORMS[:1]) for row in train]
     asked = [keys(row, FORMS) for row in test]
-    both = set().union(*own) & set().union(*asked)
-    return Twins([bool(row & both) for row in own], [bool(row & both) for row in asked])
+    places: dict[tuple[str, str], list[int]] = {}
+    for place, found in enumerate(own):
+        for key in found:
+            places.setdefault(key, []).append(place)
+    of_test = [tuple(sorted({place for key in found for place in places.get(key, ())})) for found in asked]
+    twins = {place for found in of_test for place in found}
+    return Twins([place in twins for place in range(len(train))], list(map(bool, of_test)), of_test)
 
 
 def listed_twins(train: Sequence[Row], test: Sequence[Row]) -> Twins:
@@ -65,14 +73,18 @@ def listed_twins(train: Sequence[Row], test: Sequence[Row]) -> Twins:
     marks = [_marks(listed[part], rows) for part, rows in (("train", train), ("test", test))]
     others = sum(mark is None for part in marks for mark in part)
     known_train, known_test = ([bool(mark) for mark in part] for part in marks)
+    of_test = _places(listed, train, test)
     if not others:
-        return Twins(known_train, known_test)
+        return Twins(known_train, known_test, of_test)
     text = twins_by_text(train, test)
     if not (any(known_train) and any(known_test)):
-        return Twins(text.train, text.test, False, "found by text alone, these are not the published files")
+        return Twins(
+            text.train, text.test, text.of_test, False, "found by text alone, these are not the published files"
+        )
     return Twins(
         list(map(or_, known_train, text.train)),
         list(map(or_, known_test, text.test)),
+        [tuple(sorted({*one, *other})) for one, other in zip(of_test, text.of_test, strict=True)],
         False,
         f"as published, and by text for the {others:,} rows that are not the published ones",
     )
@@ -101,6 +113,21 @@ def _published() -> dict[str, Any]:
     """What is listed of the published rows."""
     found: dict[str, Any] = json.loads(resources.files("datamodules").joinpath("vqa_rad_splits.json").read_text())
     return found
+
+
+def _places(listed: Mapping[str, Any], train: Sequence[Row], test: Sequence[Row]) -> list[tuple[int, ...]]:
+    """For each test row, the places of the training rows that are listed as twins of it."""
+    of_train, of_test = listed["train"]["rows"], listed["test"]["rows"]
+    wanted: dict[str, set[str]] = {}
+    for one, other in listed["pairs"]:
+        wanted.setdefault(of_test[str(other)], set()).add(of_train[str(one)])
+    places: dict[str, list[int]] = {}
+    for place, row in enumerate(train):
+        places.setdefault(question_digest(row), []).append(place)
+    digests = map(question_digest, test)
+    return [
+        tuple(sorted({place for one in wanted.get(digest, ()) for place in places.get(one, ())})) for digest in digests
+    ]
 
 
 def _marks(listed: Mapping[str, Any], rows: Sequence[Row]) -> list[bool | None]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import pytest
 
 from datamodules import VQARAD
-from datamodules.baselines import fools, nearest_answers
+from datamodules.baselines import MostFrequentAnswer, fools, nearest_answers
 from datamodules.problems import Problems
 from datamodules.questions import VQARecord
 
@@ -56,6 +58,28 @@ def test_equally_near_questions_give_their_most_frequent_answer() -> None:
     asked = [record("Where is it", ""), record("What is it!", ""), record("Ganz anderes", ""), record("?", "")]
     assert nearest_answers(training, asked) == ["left", "lung", "left", "left"]
     assert fools(training, asked)["most frequent"] == ["left"] * 4
+
+
+@pytest.mark.parametrize("protocol", ["clean", "paper"])
+@pytest.mark.parametrize("form", ["single", "split"])
+def test_the_twins_of_vqa_rad_answer_as_the_original_file_says(
+    shared_data: Path, form: Literal["single", "split"], protocol: Literal["clean", "paper"]
+) -> None:
+    data = VQARAD(str(shared_data / "vqa_rad"), annotations=form, protocol=protocol, validation_fraction=0)
+    splits = data.read(Problems("VQA-RAD"))
+    answers = fools(splits["train"], splits["test"])["twin"]
+    asked = [(record, answer) for record, answer in zip(splits["test"], answers, strict=True) if record.has_twin]
+    assert len(asked) == 286
+    assert sum(any(twin.answer == record.answer for twin in record.twins) for record, _ in asked) == 284
+    for record, answer in asked:
+        counts = Counter(twin.answer for twin in record.twins)
+        assert answer == min(counts, key=lambda one: (-counts[one], one))
+    assert all(record.twins and {twin.image for twin in record.twins} == {record.image} for record, _ in asked)
+    assert len({twin.sample_id for record, _ in asked for twin in record.twins}) == 292
+    guess = MostFrequentAnswer(splits["train"])
+    assert all(
+        answer == guess(record) for record, answer in zip(splits["test"], answers, strict=True) if not record.has_twin
+    )
 
 
 def test_training_questions_without_a_word() -> None:

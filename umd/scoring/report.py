@@ -28,7 +28,8 @@ HOW: Final = (
     "Pairs: exact sign-flip tests of the difference, over questions (McNemar's test) and over images, corrected for "
     "the number of pairs (Holm, 1979).",
     "Without a look at the image: train's most frequent answer; that to questions of the same type; that to train's "
-    "nearest question (cosine of TF-IDF vectors of words; of equally near ones the most frequent answer).",
+    "nearest question (cosine of TF-IDF vectors of words; of equally near ones the most frequent answer); where "
+    "questions have a twin in train as published, its answer, and else that to questions of the same type.",
 )
 
 PROTOCOLS: Final = {
