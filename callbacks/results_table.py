@@ -225,11 +225,17 @@ def _checked(report: Mapping[str, Any], module: LightningModule) -> Report:
     if missing := [key for key in _KEYS if key not in report]:
         raise UserError(f"{source}: lacks {', '.join(missing)}; it must have {', '.join(_KEYS)}")
     columns = list(report["columns"])
-    for number, row in enumerate(report["rows"]):
+    for number, row in enumerate([*report["rows"], *report.get("breakdown", ())]):
         if set(row) != set(columns):
             raise UserError(f"{source}: row {number} has the keys {sorted(row)}, the columns are {columns}")
-    rows = [{column: _finite(row[column]) for column in columns} for row in report["rows"]]
-    return Report(title=report["title"], notes=list(report["notes"]), columns=columns, rows=rows)
+
+    def finite(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        return [{column: _finite(row[column]) for column in columns} for row in rows]
+
+    checked = Report(title=report["title"], notes=list(report["notes"]), columns=columns, rows=finite(report["rows"]))
+    if report.get("breakdown"):
+        checked["breakdown"] = finite(report["breakdown"])
+    return checked
 
 
 def _finite(value: Any) -> Any:  # noqa: ANN401

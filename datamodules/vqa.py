@@ -22,6 +22,7 @@ from datamodules.problems import Problems
 from datamodules.questions import VQARecord, carve_by_image, with_unique_ids
 from datamodules.records import Split
 from datamodules.summary import Summary
+from datamodules.vqa_groups import question_kinds
 from datamodules.vqa_summary import add_questions
 from umd.batch import ImageTextBatch, VQABatch
 from umd.files import UserError
@@ -208,6 +209,10 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         asked = [place for place in places if not isinstance(change, Reworded) or place in change.twins]
         changed = Changed(self._dataset("test", training=False), change)
         return WatchedDataLoader(Subset(changed, asked), shuffle=False, **self._loader_arguments())
+
+    def test_groups(self) -> dict[str, list[bool]]:
+        """Further groups of the test questions, see `question_kinds`; images of train are not looked at."""
+        return question_kinds(self._read().get("train", []), self.records("test"))
 
     @property
     def description(self) -> dict[str, str]:

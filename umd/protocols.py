@@ -93,7 +93,17 @@ class Limits(TypedDict):
     of: int | None
 
 
-class Report(TypedDict):
+class Breakdown(TypedDict, total=False):
+    """What a report may hold beside its table.
+
+    Attributes:
+        breakdown: rows of the table's columns for further groups, which no table shows; only where there are any.
+    """
+
+    breakdown: list[dict[str, Any]]
+
+
+class Report(Breakdown):
     """The table of a test.
 
     Attributes:
@@ -285,6 +295,15 @@ class HasTruths(Protocol):
 
     def without_truth(self, split: Split) -> int:
         """The number of such samples in a split."""
+        ...
+
+
+@runtime_checkable
+class HasTestGroups(Protocol):
+    """A data module that can tell its test questions apart."""
+
+    def test_groups(self) -> Mapping[str, Sequence[bool]]:
+        """Groups of the test split, as members by place in it."""
         ...
 
 

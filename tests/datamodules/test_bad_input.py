@@ -208,10 +208,11 @@ def test_lines_in_another_encoding_are_told(tmp_path: Path) -> None:
 def test_question_ids_written_as_text_hide_no_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {"1": "which organ?", "2": "which side?", "3": "the left side?"}
     rows = [{**VQA_RAD_ROW, "qid": qid, "question": question, "answer": "left"} for qid, question in asked.items()]
-    listed = {
+    listed: dict[str, Any] = {
         part: {"rows": {row["qid"]: question_digest(row) for row in chosen}, "twins": twins}
         for part, chosen, twins in (("train", rows[:2], [2]), ("test", rows[2:], [3]))
     }
+    listed["pairs"] = [[2, 3]]
     (tmp_path / "list").mkdir()
     (tmp_path / "list" / "vqa_rad_splits.json").write_text(json.dumps(listed))
     monkeypatch.setattr("datamodules.vqa_rad_twins.resources.files", lambda package: tmp_path / "list")
@@ -219,3 +220,4 @@ def test_question_ids_written_as_text_hide_no_twin(tmp_path: Path, monkeypatch: 
     (tmp_path / TEST_FILE).write_text(json.dumps(rows[2:]))
     splits = VQARAD(str(tmp_path), protocol="clean", validation_fraction=0).read(Problems("VQA-RAD"))
     assert [record.sample_id for record in splits["train"]] == ["1"] and splits["test"][0].has_twin
+    assert [twin.sample_id for twin in splits["test"][0].twins] == ["2"]

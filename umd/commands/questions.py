@@ -113,6 +113,7 @@ def read_questions(arguments: Sequence[str], split: str, hold_out: bool) -> tupl
     from datamodules.baselines import fools
     from datamodules.problems import Problems
     from datamodules.vqa import VQADataModule
+    from datamodules.vqa_groups import question_kinds
     from umd.commands.data import parse
     from umd.scoring.questions import Questions
 
@@ -131,9 +132,7 @@ def read_questions(arguments: Sequence[str], split: str, hold_out: bool) -> tupl
     if asked is None:
         raise UserError(f"{data.title}: no {split} split in {data.root} (there: {', '.join(splits) or 'none'})")
     train = splits.get("train", [])
-    images, known = {record.image for record in train}, {record.answer for record in train}
-    said = [dict(record.attributes) for record in asked]
-    names = dict.fromkeys(name for attributes in said for name in attributes)
+    images = {record.image for record in train}
     table = pd.DataFrame(
         {
             "question_id": [record.sample_id for record in asked],
@@ -142,25 +141,21 @@ def read_questions(arguments: Sequence[str], split: str, hold_out: bool) -> tupl
             "accepted": [record.accepted for record in asked],
             "closed": [record.closed for record in asked],
             "has_twin": [record.has_twin for record in asked],
-            "image_in_train": [record.image in images for record in asked],
-            "answer_in_train": [not known.isdisjoint(record.accepted) for record in asked],
-            "question_type": [record.question_type for record in asked],
-            **{name: [attributes.get(name, "") for attributes in said] for name in names},
         }
     )
-    kinds = {"question_type": "type"} | {name: name for name in names}
     title = f"{data.title}, protocol {data.protocol}, {split}"
     notes = [f"train, for who does not look at the image: {len(train):,} questions about {len(images):,} images"]
     notes += [f"{key}: {value}" for key, value in data.description.items() if key not in ("data", "protocol", *splits)]
-    if table["image_in_train"].all():
+    tested = {record.image for record in asked}
+    if tested <= images:
         notes.append("every image of these questions is in train")
-    elif not table["image_in_train"].any():
+    elif tested.isdisjoint(images):
         notes.append("no image of these questions is in train")
     sources = (SOURCES[data.title],) if data.title in SOURCES else ()
     if not train:
         notes = ["there is no training split, so nothing stands beside it"]
     beside = fools(train, asked) if train else {}
-    return Questions(title, table, kinds, beside, tuple(notes), sources), partial(_picture, data)
+    return Questions(title, table, question_kinds(train, asked), beside, tuple(notes), sources), partial(_picture, data)
 
 
 def _picture(data: VQADataModule, image: str) -> str | None:

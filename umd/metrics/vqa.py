@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -49,20 +50,22 @@ def vqa_report(
     """
     image, *flags = _each_once(index, image, correct, closed, has_twin, answerable)
     correct, closed, has_twin, answerable = (flag.bool() for flag in flags)
-    rows = []
-    for group, members in _groups(closed, has_twin).items():
-        row: dict[str, Any] = dict.fromkeys(VQA_REPORT_COLUMNS)
-        row |= {"group": group, "questions": int(members.sum())}
-        if row["questions"]:
-            hits = correct[members]
-            row["accuracy"] = _per_cent(hits)
-            row["interval_low"], row["interval_high"] = bootstrap_interval(hits)
-            row["image_interval_low"], row["image_interval_high"] = image_interval(hits, image[members])
-            row["ceiling"] = _per_cent(answerable[members])
-            if row["ceiling"]:
-                row["share_of_ceiling"] = 100 * row["accuracy"] / row["ceiling"]
-        rows.append(row)
-    return rows
+    return [_row(*group, image, correct, answerable) for group in _groups(closed, has_twin).items()]
+
+
+def _row(group: str, members: Tensor, image: Tensor, correct: Tensor, answerable: Tensor) -> dict[str, Any]:
+    """The row of a group, whose members are (N,) bool."""
+    row: dict[str, Any] = dict.fromkeys(VQA_REPORT_COLUMNS)
+    row |= {"group": group, "questions": int(members.sum())}
+    if row["questions"]:
+        hits = correct[members]
+        row["accuracy"] = _per_cent(hits)
+        row["interval_low"], row["interval_high"] = bootstrap_interval(hits)
+        row["image_interval_low"], row["image_interval_high"] = image_interval(hits, image[members])
+        row["ceiling"] = _per_cent(answerable[members])
+        if row["ceiling"]:
+            row["share_of_ceiling"] = 100 * row["accuracy"] / row["ceiling"]
+    return row
 
 
 class VQAAccuracy(Metric):
@@ -129,6 +132,18 @@ class VQAAccuracy(Metric):
         """
         self.compute()
         return vqa_report(*self._joined.unbind(dim=1)) if len(self._joined) else []
+
+    def breakdown(self, groups: Mapping[str, Sequence[bool]]) -> list[dict[str, Any]]:
+        """The rows for other groups, of what `compute` has joined last; those without a question are left out.
+
+        Args:
+            groups: members by place in the split.
+        """
+        index, *columns = self._joined.unbind(dim=1)
+        places, image, correct, _, _, answerable = _each_once(index, index, *columns)
+        flags = {name: torch.tensor(members, dtype=torch.bool)[places] for name, members in groups.items()}
+        rows = (_row(*group, image, correct.bool(), answerable.bool()) for group in flags.items())
+        return [row for row in rows if row["questions"]]
 
     def sync(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Join the ranks' states; a rank without questions brings an empty tensor of the right shape."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from umd.batch import VQABatch
 from umd.modules.lineage import heading
 from umd.modules.ranked import Ranked, ranked_columns
-from umd.protocols import HasDescription, Training
+from umd.protocols import HasDescription, HasTestGroups, Training
 
 Row = dict[str, Any]
 
@@ -90,3 +90,8 @@ def report_heading(data: object, lineage: Sequence[Training]) -> tuple[str, list
         lineage: the trainings behind the tested weights, the last one first.
     """
     return heading(lineage, data.description if isinstance(data, HasDescription) else {})
+
+
+def test_groups(data: object) -> Mapping[str, Sequence[bool]]:
+    """The groups of test questions that the data tells apart beside those of every report."""
+    return data.test_groups() if isinstance(data, HasTestGroups) else {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from umd.losses.answering import answer_loss
 from umd.metrics.images import image_numbers
 from umd.metrics.vqa import VQA_REPORT_COLUMNS, VQAAccuracy
 from umd.modules.choice import ChoiceStage, Inputs
-from umd.modules.outcomes import Row, judged, question_rows, with_truth
+from umd.modules.outcomes import Row, judged, question_rows, test_groups, with_truth
 from umd.optim import OptimizerConfig
 from umd.protocols import HasAnswers
 
@@ -51,6 +52,7 @@ class VQAClassifier(ChoiceStage[VQABatch, VQAAccuracy]):
         inputs: Inputs = "both",
     ) -> None:
         super().__init__(encoder, optimizer, init_from, contribution, inputs)
+        self._breakdown: list[Row] = []
         if answers is not None:
             self.build_head(answers)
 
@@ -101,6 +103,15 @@ class VQAClassifier(ChoiceStage[VQABatch, VQAAccuracy]):
             "not independent; ceiling: share of questions whose answer is "
             f"among the {len(self.answers)} that the model can give."
         ]
+
+    def on_test_epoch_end(self) -> None:
+        """As for every choice, and keep the breakdown."""
+        super().on_test_epoch_end()
+        self._breakdown = self.test_scores.breakdown(test_groups(self.data))
+
+    def test_report(self) -> Mapping[str, Any]:
+        """See `umd.protocols.HasReport`; with the groups that the data tells apart."""
+        return {**super().test_report(), "breakdown": self._breakdown}
 
     def rows(self, batch: VQABatch, logits: Tensor) -> list[Row]:
         """One row a question: what was asked, what is answered, how sure, what is true, and whether that is it."""

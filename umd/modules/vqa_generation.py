@@ -19,7 +19,15 @@ from umd.metrics.vqa import VQA_REPORT_COLUMNS, VQAAccuracy
 from umd.modules.base import from_plain
 from umd.modules.contributions import Contributions
 from umd.modules.ggp_stage import GGPStage
-from umd.modules.outcomes import NOTHING_TO_COMPARE, Row, judged, question_rows, report_heading, with_truth
+from umd.modules.outcomes import (
+    NOTHING_TO_COMPARE,
+    Row,
+    judged,
+    question_rows,
+    report_heading,
+    test_groups,
+    with_truth,
+)
 from umd.modules.ranked import SHOWN, Ranked
 from umd.optim import OptimizerConfig, ParameterGroup
 from umd.protocols import HasAnswers, HasAnswerTokens
@@ -115,6 +123,7 @@ class VQAGenerator(Contributions[GGPEncoder], GGPStage):
         self.validation_accuracy = VQAAccuracy()
         self.ranking_accuracy = VQAAccuracy()
         self.generation_accuracy = VQAAccuracy()
+        self._breakdown: list[Row] = []
         self._test_rows: list[dict[str, Any]] = []
         self.answers: tuple[str, ...] = ()
         if isinstance(answers, Mapping):
@@ -285,8 +294,10 @@ class VQAGenerator(Contributions[GGPEncoder], GGPStage):
 
     def on_test_epoch_end(self) -> None:
         """Log the accuracies and keep the table for `test_report`."""
-        generated = [{**row, "group": f"{row['group']}, {GENERATED}"} for row in self.generation_accuracy.report()]
-        self._test_rows = [*self.ranking_accuracy.report(), *generated]
+        self._test_rows = [*self.ranking_accuracy.report(), *_generated(self.generation_accuracy.report())]
+        groups = test_groups(self.data)
+        self._breakdown = self.ranking_accuracy.breakdown(groups)
+        self._breakdown += _generated(self.generation_accuracy.breakdown(groups))
         self._log_accuracy("test/", self.ranking_accuracy, prog_bar=False)
         self._log_accuracy(f"test/{GENERATED}_", self.generation_accuracy, prog_bar=False)
 
@@ -305,7 +316,8 @@ class VQAGenerator(Contributions[GGPEncoder], GGPStage):
             f"'{GENERATED}', written freely. Accuracy in per cent with 95 % bootstrap intervals over questions and "
             "over images; ceiling: share of questions whose answer can be given at all."
         )
-        return {"title": title, "notes": notes, "columns": list(VQA_REPORT_COLUMNS), "rows": self._test_rows}
+        rows = {"rows": self._test_rows, "breakdown": self._breakdown}
+        return {"title": title, "notes": notes, "columns": list(VQA_REPORT_COLUMNS), **rows}
 
     def predict_step(self, batch: VQABatch, batch_idx: int) -> list[Row]:
         """One row a question: what was asked, the best candidate and how likely, what is written, what is true."""
@@ -315,3 +327,8 @@ class VQAGenerator(Contributions[GGPEncoder], GGPStage):
         """As for every stage; the decoder's published weights are not needed again either."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["hyper_parameters"]["decoder"]["weights"] = None
+
+
+def _generated(rows: Sequence[Row]) -> list[Row]:
+    """The rows, their groups marked as those of written answers."""
+    return [{**row, "group": f"{row['group']}, {GENERATED}"} for row in rows]

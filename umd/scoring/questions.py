@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import pandas as pd
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,10 +18,8 @@ class Questions:
     Attributes:
         title: data set, protocol and split, for headings.
         table: a row a question, in the order of the split: `question_id`, `image`, `question`, `accepted` (a tuple of
-            the answers that count as right, normalised; none where the data set gives none), `closed`, `has_twin`,
-            `image_in_train`, `answer_in_train`, and a column for each of `attributes`.
-        attributes: columns of the table that say of which kind a question is, with the name of the kind: each of
-            their values is a group.
+            the answers that count as right, normalised; none where the data set gives none), `closed`, `has_twin`.
+        groups: further groups of the questions, as members by place.
         fools: what can be answered without looking at the image, by the name of who does: an answer a question.
         notes: what a reader must know of these questions, a line each.
         sources: where they are published, a line each.
@@ -26,7 +27,7 @@ class Questions:
 
     title: str
     table: pd.DataFrame
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, list[bool]] = field(default_factory=dict)
     fools: Mapping[str, list[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
@@ -34,9 +35,11 @@ class Questions:
     def only(self, asked: pd.Series) -> Questions:
         """Those where `asked` is true, in their order; all else as it is."""
         chosen = asked.to_numpy(dtype=bool)
-        fools = {
-            name: [answer for answer, kept in zip(answers, chosen, strict=True) if kept]
-            for name, answers in self.fools.items()
-        }
+
+        def kept(values: list[T]) -> list[T]:
+            return [value for value, keep in zip(values, chosen, strict=True) if keep]
+
+        fools = {name: kept(answers) for name, answers in self.fools.items()}
+        groups = {name: kept(members) for name, members in self.groups.items()}
         table = self.table[chosen].reset_index(drop=True)
-        return replace(self, table=table, fools=fools)
+        return replace(self, table=table, fools=fools, groups=groups)

@@ -65,6 +65,11 @@ def test_a_test_of_our_own_has_the_numbers_of_umd_test(trained: Path, tmp_path: 
             if not name.endswith("ceiling"):
                 assert again[name] == own[name], (own["group"], name)
         assert again["exact_match"] == own["accuracy"]
+    breakdown = json.loads((trained / "results.json").read_text())["breakdown"]
+    assert {row["group"] for row in breakdown} == set(found) - {row["group"] for row in reported} != set()
+    for own in breakdown:
+        for name in ("questions", "accuracy", "interval_low", "image_interval_high"):
+            assert found[own["group"]][name] == own[name], (own["group"], name)
     overall = next(row for row in reported if row["group"] == "overall")
     known = found.get("answer in train", found["overall"])
     assert 100 * known["questions"] / overall["questions"] == pytest.approx(overall["ceiling"])

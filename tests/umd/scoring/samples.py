@@ -11,8 +11,8 @@ from umd.scoring.questions import Questions
 
 
 def questions(rows: Sequence[Mapping[str, Any]], **more: Any) -> Questions:  # noqa: ANN401
-    """Each row has `answer` and what else matters to the test; open, without twin, all in train, unless told."""
-    defaults = {"closed": False, "has_twin": False, "image_in_train": True, "answer_in_train": True}
+    """Each row has `answer` and what else matters to the test; open and without twin, unless told."""
+    defaults = {"closed": False, "has_twin": False}
     table = pd.DataFrame(
         [
             defaults

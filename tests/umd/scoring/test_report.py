@@ -25,11 +25,17 @@ PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAO
 def scored(folder: Path, text: str) -> Scored:
     """Two systems, called and answering as `text` says; so are groups and images."""
     rows = [
-        {"answer": normalize_answer(text) if place else "yes", "closed": place == 0, "kind": text if place % 2 else "b"}
+        {"answer": normalize_answer(text) if place else "yes", "closed": place == 0}
         | {"question": text, "image": f"images/{text}{place // 2}", "question_id": f"{text}{place}"}
         for place in range(6)
     ]
-    of = questions(rows, attributes={"kind": text}, fools={text * 2: ["yes"] * 6}, notes=(text,), sources=(text,))
+    of = questions(
+        rows,
+        groups={text: [place % 2 == 1 for place in range(6)]},
+        fools={text * 2: ["yes"] * 6},
+        notes=(text,),
+        sources=(text,),
+    )
     answers: dict[str, Given] = {}
     for name in ("_" + text, "other"):
         path = folder / f"{len(answers)}.json"
