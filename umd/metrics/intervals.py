@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from umd.metrics.images import drawn_images, numbered
 
+# Resamples times images that are drawn at once for several values.
+_DRAWN = 400_000
+
 
 def bootstrap_interval(
     correct: Any,  # noqa: ANN401 - whatever numpy reads as a vector
@@ -158,7 +161,9 @@ def image_intervals(
         raise ValueError(f"values and images: vectors of one length are needed, got {values.shape}, {places.shape}")
     sums = np.stack([np.bincount(places, weights=row) for row in values], axis=1)
     sizes = np.bincount(places).astype(np.float64)
-    means = [drawn @ sums / (drawn @ sizes)[:, None] for drawn in drawn_images(count, resamples, seed)]
+    # Of many images few resamples at once: the drawing is the same, and takes a tenth of the memory.
+    at_once = drawn_images(count, resamples, seed, max(1, _DRAWN // count) if len(values) > 1 else None)
+    means = [drawn @ sums / (drawn @ sizes)[:, None] for drawn in at_once]
     tail = (1 - confidence) / 2
     ends = np.quantile(100 * np.concatenate(means), [tail, 1 - tail], axis=0)
     return [(float(low), float(high)) for low, high in ends.T]

@@ -57,20 +57,20 @@ def match(asked: pd.DataFrame, given: Given, same: Callable[[str], str]) -> Matc
         same: what an answer is compared by.
 
     Raises:
-        UserError: the file matches no question.
+        UserError: the file matches no question, or less than half of both its rows and the questions.
     """
     table, notes = given.table, []
-    rows: list[list[int]] | None = None
+    rows: list[list[int]] = []
     by = ""
     if "id" in table:
         rows, by = _by_id(asked, table["id"]), f"question id ('{given.columns['id']}')"
         if any(rows) and 2 * _others(asked, table, rows) > sum(map(len, rows)):
             notes.append(f"'{given.columns['id']}' is no question id: most of its rows have another question or image")
-            rows = None
-    if (rows is None or not any(rows)) and {"image", "question"} <= set(table):
+            rows = []
+    if _strange(table, rows) and {"image", "question"} <= set(table):
         rows, by = _by_image_and_question(asked, table), "image and question"
-    if rows is None or not any(rows):
-        raise _no_match(asked, given)
+    if _strange(table, rows):
+        raise _no_match(asked, given, sum(map(len, rows)))
     other = 0 if by == "image and question" else _others(asked, table, rows)
     answers, repeated, undecided = _decided(table["answer"], rows, same)
     names = asked["question_id"]
@@ -197,7 +197,13 @@ def _noted(which: Sequence[str], of: str, what: str) -> str:
     return f"{of} {what}: {len(which):,} ({shown})"
 
 
-def _no_match(asked: pd.DataFrame, given: Given) -> UserError:
+def _strange(table: pd.DataFrame, rows: Sequence[Sequence[int]]) -> bool:
+    """Whether no row is one of the questions; or few rows are, of few questions: as by accident."""
+    found, answered = sum(map(len, rows)), sum(map(bool, rows))
+    return not found or (2 * found < len(table) and 2 * answered < len(rows))
+
+
+def _no_match(asked: pd.DataFrame, given: Given, found: int) -> UserError:
     """What was looked for, and what was there."""
     first = asked.iloc[0]
     wanted = f"question ids such as '{first['question_id']}'"
@@ -205,7 +211,9 @@ def _no_match(asked: pd.DataFrame, given: Given) -> UserError:
         wanted += f" or images such as '{first['image']}' with questions such as '{first['question']}'"
     has = {kind: str(given.table[kind].iloc[0]) for kind in ("id", "image", "question") if kind in given.table}
     there = ", ".join(f"{given.columns[kind]} '{value}'" for kind, value in has.items())
+    how_many = (
+        f"{f'only {found:,}' if found else 'none'} of its {len(given.table):,} rows {'are' if found > 1 else 'is'}"
+    )
     return UserError(
-        f"{given.path}: none of its rows is one of the {len(asked):,} questions. They have {wanted}; its first row has "
-        f"{there}"
+        f"{given.path}: {how_many} among the {len(asked):,} questions. They have {wanted}; its first row has {there}"
     )

@@ -62,8 +62,24 @@ def test_repeated_rows_count_once_and_contradictions_count_as_none(tmp_path: Pat
 
 
 def test_a_file_that_matches_nothing_is_an_error_that_shows_both_sides(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none of its rows is one of the 3 questions.*'12'.*first row has qid 'q99'"):
+    with pytest.raises(UserError, match=r"none of its 1 rows is among the 3 questions.*'12'.*first row has qid 'q99'"):
         matched(tmp_path / "a.json", [{"qid": "q99", "answer": "lung"}])
+
+
+def test_ids_that_fit_by_accident_are_an_error_or_leave_it_to_image_and_question(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"qid": number, "answer": "lung"} for number in (12, 1, 2)]
+    with pytest.raises(UserError, match="only 1 of its 3 rows is among the 3 questions"):
+        matched(tmp_path / "a.json", rows)
+    where = [
+        {"img": "xmlab1/source", "question": question} for question in ("Is it big?", "What is it?", "What is it?")
+    ]
+    where[2]["img"] = "xmlab2/source"
+    found = matched(tmp_path / "a.json", [row | more for row, more in zip(rows, where, strict=True)])
+    assert found.by == "image and question" and found.answers == ["lung"] * 3
+    every = [{"qid": number, "answer": "lung"} for number in range(100)]
+    assert matched(tmp_path / "a.json", every).answers == ["lung", "lung", None], (
+        "all splits in one file are no accident"
+    )
 
 
 def test_the_questions_of_another_data_set_are_told(tmp_path: Path) -> None:
