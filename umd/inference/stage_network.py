@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 
 from umd.batch import ImageTextBatch
 from umd.encoders import MultimodalEncoder
@@ -64,6 +64,16 @@ class StageNetwork:
             return self.stage.answers
         return self.stage.names if isinstance(self.stage, VQAClassifier | Classification) else ()
 
+    @property
+    def sees(self) -> bool:
+        """Whether the image has a part in the answer: it has none in a control that reads the question alone."""
+        return self.stage.encoder.vision.width > 0 and getattr(self.stage, "inputs", "both") != "text"
+
+    @property
+    def reads(self) -> bool:
+        """Whether the text has a part in the answer."""
+        return self.stage.encoder.text.width > 0 and getattr(self.stage, "inputs", "both") != "image"
+
     def scores(self, inputs: Inputs) -> NDArray[np.float32]:
         """See `Network.scores`."""
         with self.lock, torch.inference_mode():
@@ -100,11 +110,14 @@ class StageNetwork:
     def attribute(self, inputs: Inputs, number: int, method: Method, mask_token_id: int) -> Attribution:
         """See `Explains.attribute`."""
         vision, batch = self.stage.encoder.vision, self.batch(inputs)
+        if not self.reads:  # nothing but the first token, as the stage itself does
+            texts = ("input_ids", "attention_mask", "word_ids")
+            batch = replace(batch, **{name: getattr(batch, name)[:, :1] for name in texts})
         with self.lock:
             explain = self._attended if method == "attention" else self._differentiated
             patches, tokens = explain(batch, number, mask_token_id)
-        seen = vision.width > 0
-        return Attribution(as_array(patches).reshape(vision.grid, vision.grid) if seen else None, as_array(tokens))
+        shown = as_array(patches).reshape(vision.grid, vision.grid) if self.sees else None
+        return Attribution(shown, as_array(pad(tokens, (0, inputs.input_ids.shape[1] - len(tokens)))))
 
     @torch.no_grad()
     def _attended(self, batch: ImageTextBatch, number: int, mask_token_id: int) -> tuple[Tensor, Tensor]:
@@ -114,7 +127,7 @@ class StageNetwork:
         length, real = batch.input_ids.shape[1], int(batch.attention_mask.sum())
         shares = shares_of_answer(self.stage, maps, length, real)
         words = shares.tokens * (batch.word_ids[0] >= 0).cpu()
-        return shares.patches / shares.patches.sum(), words / words.sum()
+        return shares.patches / shares.patches.sum(), words / words.sum() if self.reads else words
 
     def _differentiated(self, batch: ImageTextBatch, number: int, mask_token_id: int) -> tuple[Tensor, Tensor]:
         def of_pixels(pixels: Tensor) -> Tensor:
@@ -127,9 +140,9 @@ class StageNetwork:
         hidden = batch.input_ids.masked_fill(batch.word_ids >= 0, mask_token_id)
         pixels = batch.image.float() / 255
         patches, tokens = pixels.new_zeros(vision.grid, vision.grid), pixels.new_zeros(batch.input_ids.shape[1])
-        if vision.width:
+        if self.sees:
             patches = patch_gradients(of_pixels, pixels, vision.mean.expand_as(pixels), vision.grid)
-        if text.width:
+        if self.reads:
             tokens = token_gradients(of_tokens, text, batch.input_ids, hidden)
         return patches, tokens
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 import pytest
@@ -43,10 +43,10 @@ SIDE = IMAGE_SIZE // PATCH_SIZE
 METHODS = get_args(Method)
 
 
-def model_of(config: EncoderConfig) -> Model:
+def model_of(config: EncoderConfig, inputs: Literal["both", "image", "text"] = "both") -> Model:
     """An untrained classifier as a model."""
     torch.manual_seed(0)
-    stage = VQAClassifier(config, OPTIMIZER, answers=list(ANSWERS))
+    stage = VQAClassifier(config, OPTIMIZER, answers=list(ANSWERS), inputs=inputs)
     network = StageNetwork(stage, torch.device("cpu"))
     settings = Settings(
         source="X",
@@ -67,6 +67,15 @@ TINY = replace(ENCODER, text_options={**ENCODER.text_options, "vocab_size": 4096
 @pytest.fixture
 def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_control_tells_of_what_it_sees_alone(method: Method, image: np.ndarray) -> None:
+    blind = model_of(TINY, "text").explain(image, QUESTION, method=method)
+    assert blind.patches is None and any(word.weight for word in blind.words)
+    looking = model_of(TINY, "image").explain(image, QUESTION, method=method)
+    assert [(word.text, word.weight) for word in looking.words] == [(word.text, 0) for word in blind.words]
+    assert looking.patches is not None and looking.patches.shape == (SIDE, SIDE) and np.ptp(looking.patches) > 0
 
 
 # Attention
