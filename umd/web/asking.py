@@ -11,7 +11,7 @@ from umd.files import UserError
 from umd.inference import ImageSource, Model
 from umd.inference.explanation import Explains, Method
 from umd.web.images import as_jpeg, as_png, decoded, from_png
-from umd.web.shown import answered, remark
+from umd.web.shown import answered, looked, remark, trouble
 
 MOST_CHARACTERS = 1000
 """Of a question, and of each text to choose from."""
@@ -79,8 +79,7 @@ def asked(
 ) -> str:
     """What a model that answers or tells classes says, and what it owes to the image."""
     check = model.check_image(image, text, top=top)
-    explanation = model.explain(image, text, method=method) if isinstance(model.network, Explains) else None
-    return answered(check.reply, check, explanation, truth)
+    return answered(check.reply, check, explained(model, image, text, method), truth)
 
 
 def ranked(model: Model, image: ImageSource, texts: list[str], method: Method, top: int) -> str:
@@ -88,6 +87,14 @@ def ranked(model: Model, image: ImageSource, texts: list[str], method: Method, t
     if len(texts) > MOST_TEXTS:
         raise UserError(f"these are {len(texts)} texts: up to {MOST_TEXTS} are ranked")
     reply = model.rank(image, texts, top=top)
-    explains = isinstance(model.network, Explains)
-    explanation = model.explain(image, reply.best.text, method=method) if explains else None
-    return answered(reply, None, explanation)
+    return answered(reply, None, explained(model, image, reply.best.text, method))
+
+
+def explained(model: Model, image: ImageSource, text: str, method: Method) -> str:
+    """Where the answer looks; where the model or this machine cannot tell, that this is so."""
+    if not isinstance(model.network, Explains):
+        return remark("This model gives its answers alone: where they look is known of a checkpoint.")
+    try:
+        return looked(model.explain(image, text, method=method))
+    except UserError as error:  # a package that is not there, or no attention in the model
+        return trouble(str(error))

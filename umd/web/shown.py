@@ -46,13 +46,13 @@ def bars(reply: Reply) -> str:
     return f'<ol class="umd-bars" aria-label="answers with their probabilities">{"".join(rows)}</ol>'
 
 
-def answered(reply: Reply, check: ImageCheck | None, explanation: Explanation | None, truth: str = "") -> str:
+def answered(reply: Reply, check: ImageCheck | None, where: str, truth: str = "") -> str:
     """A reply as a reader wants it: answers, what they owe to the image, where they look.
 
     Args:
         reply: what the model says.
         check: the same question without the image; None where there is no such thing.
-        explanation: where the answer comes from; None where the model does not tell.
+        where: HTML of where the answer looks.
         truth: HTML that goes before the answers.
     """
     parts = [f'<p class="umd-question">{escaped(reply.text)}</p>' if reply.text else "", truth, bars(reply)]
@@ -60,11 +60,7 @@ def answered(reply: Reply, check: ImageCheck | None, explanation: Explanation | 
         parts.append(remark("The text is longer than what the model reads: its end was left out."))
     if check is not None:
         parts.append(f"<h3>Does the answer need the image?</h3>{checked(check)}")
-    if explanation is not None:
-        parts.append(looked(explanation))
-    else:
-        parts.append(remark("This model gives its answers alone: where they look is known of a checkpoint."))
-    return f'<article class="umd-reply">{"".join(parts)}<p class="umd-notice">{escaped(NOTICE)}</p></article>'
+    return f'<article class="umd-reply">{"".join(parts)}{where}<p class="umd-notice">{escaped(NOTICE)}</p></article>'
 
 
 def checked(check: ImageCheck) -> str:
@@ -79,8 +75,11 @@ def looked(explanation: Explanation) -> str:
     title = f"What speaks for “{explanation.answer}”" if signed else "Where it looks"
     parts = [f"<h3>{escaped(title)}</h3>"]
     image = Image.fromarray(np.moveaxis(explanation.pixels, 0, -1))
-    figures = [figure(image, "The image as the model sees it")]
-    if explanation.patches is not None:
+    seen = explanation.patches is not None
+    figures = [
+        figure(image, "The image as the model sees it" if seen else "The image, at which this model does not look")
+    ]
+    if seen:
         shades = Image.fromarray(shaded(explanation), "RGBA")
         over = Image.alpha_composite(image.convert("RGBA"), shades).convert("RGB")
         figures.append(figure(over, told(explanation)))
@@ -97,8 +96,8 @@ def told(explanation: Explanation) -> str:
     if explanation.method == "gradient":
         return f"Red speaks for it, blue against it: in all {patches.sum():+.2f} on its score, against a blank image"
     row, column = np.unravel_index(int(patches.argmax()), patches.shape)
-    vertical, horizontal = third(row, len(patches), "upper", "lower"), third(column, len(patches), "left", "right")
-    place = " ".join(part for part in (vertical, horizontal) if part) or "middle"
+    vertical, horizontal = third(row, len(patches), "top", "bottom"), third(column, len(patches), "left", "right")
+    place = " ".join(filter(None, (vertical, horizontal))) or "middle"
     times = patches.max() / patches.mean()
     return f"Bright is looked at: most at the {place} of the picture, {times:.1f} times the mean"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -97,6 +98,14 @@ def test_gradients_are_shown_for_the_answer(model: Model) -> None:
     pytest.importorskip("captum", reason="gradients need captum (extra 'explain')")
     shown = ask(model, prepare(model, content()).image, QUESTION, "gradient")
     assert "What speaks for" in shown and "against a blank image" in shown
+
+
+def test_answers_are_shown_where_a_picture_cannot_be(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "captum", None)
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    image = prepare(model, content()).image
+    shown = text_of(ask(model, image, QUESTION, "gradient"))
+    assert model.answer(from_png(image), QUESTION).best.text in shown and "gradients need captum" in shown
 
 
 def test_a_strangers_text_is_shown_and_never_run(model: Model) -> None:
