@@ -183,6 +183,8 @@ class ResultsTable(Callback):
             write_whole(self.paths[1], _as_csv(report["columns"], report["rows"]))
         console = Console()
         console.print(results_view(report, console.width))
+        if "calibration" in added:
+            console.print(results_view(added["calibration"], console.width))
         if "controls" in added:
             console.print(results_view(added["controls"], console.width))
         if not report["rows"]:

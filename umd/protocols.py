@@ -122,14 +122,30 @@ class Report(Breakdown):
     rows: list[dict[str, Any]]
 
 
+class CalibrationReport(Report):
+    """How far confidences can be believed, in per cent.
+
+    Attributes:
+        bins: of all answers, those bins of confidences that hold any: their edges `low` and `high`, how many `answers`,
+            their mean `confidence` and their `accuracy`.
+        curve: of all answers, the share that is wrong (`risk`) among the surest, at each `coverage`.
+    """
+
+    bins: list[dict[str, float]]
+    curve: list[dict[str, float]]
+
+
 class AddedResults(TypedDict, total=False):
     """What else a test may have measured, each a table of its own.
 
     Attributes:
+        calibration: whether the confidences of the answers can be believed, and what is gained by withholding the least
+            sure; of `umd test`, not of the test that ends a training.
         controls: what the same questions are answered when they are asked otherwise (`umd test --controls`): never the
             result, for which stands `rows`.
     """
 
+    calibration: CalibrationReport
     controls: Report
 
 

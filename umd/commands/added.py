@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from callbacks import FiniteGuard, PredictionWriter, ProgressFile, ResultsTable
 from datamodules.base import ImageTextDataModule
+from umd.commands.calibration import Calibration
 from umd.commands.controls import Controls
 from umd.commands.model_table import ModelTable
 from umd.protocols import HasReport
@@ -94,6 +95,8 @@ def with_added_callbacks(
         added.append(ModelTable())  # what is trained, and how large it is
     if reports:
         added.append(ResultsTable())  # the table that `umd compare` and the papers' tables are made of
+    if command == "test":
+        added.append(Calibration())  # what a confidence is worth
     if command == "test" and config.get("controls"):
         added.append(Controls())  # the same questions asked otherwise
     if training and not _holds(given, FiniteGuard):
