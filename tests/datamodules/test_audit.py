@@ -136,6 +136,7 @@ def test_the_command_writes_what_it_shows_and_decodes_nothing(
     monkeypatch.setattr("datamodules.images.decode", refuse)
     out = tmp_path / "out"
     command = ["data", "--data", "PhantomVQA", "--data.root", str(tmp_path / "phantom"), "--data.size", "30"]
+    command += ["--data.cache", str(tmp_path / "cache")]
     main([*command, "--audit", "--out", str(out)])
     shown = capsys.readouterr().out
     facts = json.loads((out / "audit.json").read_text())
@@ -145,6 +146,9 @@ def test_the_command_writes_what_it_shows_and_decodes_nothing(
         rows = list(csv.DictReader(file))
     assert len({row["id"] for row in rows}) == tested["twins"]
     assert len({row["id"] for row in rows if row["marked"] == "true"}) == tested["marked_twins_found"]
+    with pytest.raises(SystemExit):
+        main([*command, "--audit", "--picture", str(tmp_path / "a.png")])
+    assert "give --against and --picture in another call" in capsys.readouterr().err
 
 
 def test_captions_have_no_audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

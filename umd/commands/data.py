@@ -43,15 +43,19 @@ def main(arguments: list[str]) -> None:
     show_messages()
     asked = parse(arguments)
     data, out, picture = asked.data, asked.out, asked.picture
-    if picture is not None:
-        check_picture(picture)
-    data.prepare_data()
     if asked.audit or asked.export_split is not None:
+        if asked.against or picture is not None:
+            raise UserError("--audit and --export_split look at no image: give --against and --picture in another call")
+        data.images.cache = None  # else preparing the data would fill it, with an image decoded for each entry
+        data.prepare_data()
         if asked.audit:
             show_audit(data, out, Console())
         if asked.export_split is not None:
             write_splits(data, asked.export_split, Console())
         return
+    if picture is not None:
+        check_picture(picture)
+    data.prepare_data()
     summary = data.summary()
     first = next(iter(summary.splits))
     (seen,) = data.samples(first, 1)
