@@ -13,7 +13,6 @@ from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from rich.console import Console
 from rich.markup import escape
 
-from datamodules import *  # noqa: F403 - makes the short class names known to the parser
 from datamodules.base import ImageTextDataModule
 from datamodules.summary import as_csv, shown
 from umd.commands.audit import show_audit
@@ -23,6 +22,7 @@ from umd.commands.exported_splits import write_splits
 from umd.commands.leaks import SHARED_FILE, compare
 from umd.commands.messages import show_messages
 from umd.commands.parser_errors import parser_for
+from umd.commands.short_names import learn_short_names
 from umd.files import UserError, write_whole, writing
 
 SUMMARY_FILE = "summary.json"
@@ -120,6 +120,7 @@ def parse(arguments: list[str]) -> Asked:
     Raises:
         UserError: A config is not there; or a config is no YAML, or nothing says which data module.
     """
+    learn_short_names()
     parser = parser_for("data")(prog="umd data", usage=_USAGE, description=_DESCRIPTION)
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="file with a part 'data'; later ones win")
     parser.add_lightning_class_args(ImageTextDataModule, "data", subclass_mode=True)

@@ -18,8 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-import umd.modules  # noqa: F401 - the same
-from datamodules import *  # noqa: F403 - makes the short class names known to the parser
+import umd.modules  # noqa: F401 - makes the short class names known to the parser
 from datamodules.base import ImageTextDataModule
 from umd.commands.added import ConfigFile, with_added_callbacks, with_added_loggers, with_atomic_writing
 from umd.commands.arguments import add_options, add_predict_options, add_test_options, prepare
@@ -35,6 +34,7 @@ from umd.commands.resolve import (
     follow_the_seed,
     write_into_run_folder,
 )
+from umd.commands.short_names import learn_short_names
 from umd.commands.trainer_types import read_whole_numbers_as_such
 from umd.files import UserError
 from umd.protocols import HasReport
@@ -287,6 +287,7 @@ def _checkpoints_of(callbacks: Any) -> list[Any]:  # noqa: ANN401
 def run(arguments: list[str]) -> None:
     """Run one of Lightning's subcommands."""
     show_messages()
+    learn_short_names()
     hide_useless_warnings()
     read_whole_numbers_as_such()
     if torch.cuda.is_available():

@@ -29,7 +29,10 @@ from umd.commands.train import run
         ),
         (["--dta.seed=3"], "umd: unrecognized arguments: --dta.seed=3; did you mean --data.seed?"),
         (["--quite_another=3"], "umd: unrecognized arguments: --quite_another=3"),
-        (["--data.protocol=cleen"], "umd: PhantomVQA: protocol: expected one of ['clean', 'paper']. Got value: cleen"),
+        (
+            ["--data.protocol=cleen"],
+            "umd: PhantomVQA: protocol: expected one of ['clean', 'paper', 'hub', 'disjoint']. Got value: cleen",
+        ),
     ],
 )
 def test_the_mistake_is_named_in_one_line(given: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

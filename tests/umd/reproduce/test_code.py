@@ -11,6 +11,7 @@ from types import FrameType
 import pytest
 
 from tests.umd.reproduce.test_plan import CONFIGS, PAPER, ROOT, workspace
+from umd.commands.short_names import learn_short_names
 from umd.commands.train import run
 from umd.reproduce.code import PACKAGES, Code
 from umd.reproduce.graph import Benchmark, Graph
@@ -154,6 +155,7 @@ def test_every_function_that_a_training_calls_is_in_a_file_that_counts(stage: st
         if event == "call" and frame.f_code.co_flags & inspect.CO_OPTIMIZED:  # a function, no module or class
             called.add(frame.f_code.co_filename)
 
+    learn_short_names()  # which imports every data set, and calls what their files call by being imported
     words = here.words(step)[1:]
     few = [f"--trainer.limit_{split}_batches=1" for split in ("train", "val", "test")]
     sys.setprofile(note)
