@@ -7,8 +7,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from umd.metrics.picture import WIDTH, Picture, house_style, line_style, save
 from umd.protocols import CalibrationReport
-from umd.reproduce.figures.picture import WIDTH, Picture, house_style, line_style, save
 
 _WHOLE = ("overall", "accuracy")
 

@@ -30,9 +30,9 @@ def draw(plan: Plan, workspace: Workspace, stem: Path) -> list[Path]:
     Raises:
         UserError: the experiment is a table, or two models were tested on different questions.
     """
+    from umd.metrics.picture import house_style, save
     from umd.reproduce.figures.curves import alphas, validation
     from umd.reproduce.figures.features import by_class, by_modality
-    from umd.reproduce.figures.picture import house_style, save
     from umd.reproduce.figures.questions import answered
 
     painters = {
@@ -62,8 +62,8 @@ def draw_table(table: Mapping[str, Any], stem: Path) -> list[Path]:
     Returns:
         `<stem>.png` and `<stem>.svg`; nothing, and nothing is written, where no row has the main metric.
     """
+    from umd.metrics.picture import house_style, save
     from umd.reproduce.figures.dots import dots
-    from umd.reproduce.figures.picture import house_style, save
 
     with house_style():
         picture = dots(table)

@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from umd.reproduce.figures.picture import WIDTH, Picture, left_out, line_style, named, results
+from umd.metrics.picture import WIDTH, Picture, line_style
+from umd.reproduce.figures.cells import left_out, named, results
 from umd.reproduce.plan import Plan
 from umd.reproduce.steps import Workspace
 

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from umd.reproduce.figures.picture import WIDTH, Picture, left_out
+from umd.metrics.picture import WIDTH, Picture
+from umd.reproduce.figures.cells import left_out
 
 _GROUPS: Final = (("ours",), ("control", "reference"), ("quoted",))
 _BREAK: Final = 0.6  # between two groups, in rows

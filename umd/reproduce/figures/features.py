@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from umd.reproduce.figures.picture import WIDTH, Picture, mark_style, results
+from umd.metrics.picture import WIDTH, Picture, mark_style
+from umd.reproduce.figures.cells import results
 from umd.reproduce.plan import Plan
 from umd.reproduce.steps import Workspace
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from umd.files import UserError
-from umd.reproduce.figures.picture import WIDTH, Picture, left_out, named, results
+from umd.metrics.picture import WIDTH, Picture
+from umd.reproduce.figures.cells import left_out, named, results
 from umd.reproduce.graph import Benchmark
 from umd.reproduce.plan import Plan
 from umd.reproduce.steps import Workspace

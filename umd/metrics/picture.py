@@ -16,10 +16,6 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from umd.reproduce.graph import Benchmark
-from umd.reproduce.plan import Cell, Plan
-from umd.reproduce.steps import Workspace
-
 WIDTH: Final = 7.2
 """Of every picture in inches: two columns of a paper."""
 
@@ -140,28 +136,6 @@ def mark_style(number: int) -> dict[str, Any]:
     colour = _COLOURS[number % len(_COLOURS)]
     face = colour if number % 2 == 0 else "white"
     return {"color": colour, "marker": _MARKERS[number % len(_MARKERS)], "markerfacecolor": face}
-
-
-def results(plan: Plan, workspace: Workspace) -> tuple[list[tuple[Benchmark, list[Cell]]], list[str]]:
-    """The cells that have a result, by benchmark and in the plan's order, and a note on those that have none."""
-    benchmarks: dict[Benchmark, list[Cell]] = {}
-    missing: list[str] = []
-    for cell in plan.cells:
-        if workspace.done(cell.step):
-            benchmarks.setdefault(cell.benchmark, []).append(cell)
-        else:
-            missing.append(named(cell))
-    return list(benchmarks.items()), left_out(missing, "there is no result")
-
-
-def named(cell: Cell) -> str:
-    """A cell for a note."""
-    return f"{cell.row.title} ({cell.benchmark.title})"
-
-
-def left_out(names: Sequence[str], why: str) -> list[str]:
-    """A note on what is left out; none where nothing is."""
-    return [f"Left out, since {why}: {'; '.join(names)}."] if names else []
 
 
 def _confine(figure: Figure, bottom: float, top: float) -> None:
