@@ -31,7 +31,7 @@ demo: setup
 	$(UMD) compare $(DEMO)/vqa/joint $(DEMO)/vqa/text_only $(DEMO)/vqa/image_only
 	$(UMD) answer --ckpt_path $(DEMO)/vqa/joint --image $(DEMO)/phantom/images/phantomtest00000.jpg \
 	    --question "Where is the lesion?" --show $(DEMO)/answer.png
-	@echo "to ask it in a browser: $(UMD) serve --ckpt_path $(DEMO)/vqa/joint --data PhantomVQA --root $(DEMO)/phantom"
+	@echo "to ask it in a browser: $(UMD) serve --ckpt_path $(DEMO)/vqa/joint --data configs/vqa.yaml --root $(DEMO)/phantom"
 
 # Table 1 of UMD, every stage of it; without DATA_ROOT with tiny encoders on phantom data (about 10 minutes):
 # make reproduce-table1 [DATA_ROOT=FOLDER] [SCALE=small] [SEEDS="0 1 2"] [ROWS="m3ae umd"]

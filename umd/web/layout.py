@@ -11,7 +11,7 @@ import gradio
 from umd import NOTICE
 from umd.files import UserError
 from umd.inference import Model
-from umd.inference.explanation import Method
+from umd.inference.explanation import Explains, Method
 from umd.web.asking import MOST_CHARACTERS, MOST_TEXTS, ask
 from umd.web.browsing import Chosen, Kind, TestQuestions, Verdict
 from umd.web.shown import escaped, remark, trouble
@@ -93,6 +93,7 @@ def asking(model: Model, questions: Sequence[str]) -> None:
     """The part where an image is dropped and a question is asked."""
     task = model.settings.task
     label, hint = TEXTS[task]
+    explains = isinstance(model.network, Explains)
     with gradio.Row(equal_height=False):
         with gradio.Column(scale=2, min_width=300):
             image = gradio.HTML(
@@ -107,7 +108,7 @@ def asking(model: Model, questions: Sequence[str]) -> None:
                         pick.click(None, None, text, js=f"() => {question!r}")
             else:
                 text = gradio.Textbox(label=label, info=hint, lines=4)
-            method = gradio.Radio(METHODS, value="attention", label="Show where it looks by")
+            method = gradio.Radio(METHODS, value="attention", label="Show where it looks by", visible=explains)
             button = gradio.Button("Ask", variant="primary")
         with gradio.Column(scale=3, min_width=300, elem_id="umd-answered"):
             answer = gradio.HTML(remark("The answer will be here."), js_on_load=LIVE)
