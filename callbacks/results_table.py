@@ -187,10 +187,10 @@ class ResultsTable(Callback):
             console.print(results_view(added["calibration"], console.width))
         if "controls" in added:
             console.print(results_view(added["controls"], console.width))
-        if not report["rows"]:
-            rank_zero_info("There is no table: the test split does not say what is true")
-        if not fast_dev_run:
+        if not fast_dev_run and report["rows"]:
             rank_zero_info("Results written to %s and %s", *self.paths)
+        elif not fast_dev_run:  # the report's notes say why
+            rank_zero_info("What was tested is written to %s", self.paths[0])
 
 
 def _say_what_is_replaced(path: Path, results: Results) -> None:

@@ -219,6 +219,13 @@ def test_a_line_says_when_another_tests_results_are_replaced(tmp_path: Path, cap
     assert f"results.json is replaced: it held a test of weights in no file: {REPORT['title']}" in caplog.text
 
 
+def test_where_nothing_is_true_no_table_is_promised(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="lightning.pytorch"):
+        run_test(Reporting(REPORT | {"rows": []}), ResultsTable(), tmp_path)
+    assert "no table" not in caplog.text and "Results written" not in caplog.text
+    assert f"What was tested is written to {tmp_path / 'results.json'}" in caplog.text
+
+
 def test_a_fast_dev_run_leaves_the_results_of_a_real_one_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,7 +46,8 @@ def main(arguments: list[str]) -> None:
     if given.json:
         sys.stdout.write(json.dumps(records, indent=1, ensure_ascii=False) + "\n")
     else:
-        sys.stdout.write("\n".join([*map(as_text, records), NOTICE, ""]))
+        remarks = [model.settings.remark] if model.settings.remark else []
+        sys.stdout.write("\n".join([*map(as_text, records), *remarks, NOTICE, ""]))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -134,7 +134,7 @@ def model_card(
         f"**{NOTICE}**",
         f"{_PURPOSE[settings.task].format(names=len(settings.names))} {made}",
         _how_to_ask(settings.task),
-        _not_for(settings.task, trained_on),
+        _not_for(settings.task, trained_on, settings.remark),
         _data(lineage, origin),
         _results(*results),
         _making(origin, weights, arguments),
@@ -160,7 +160,7 @@ def _how_to_ask(task: Task) -> str:
     return "\n".join(lines)
 
 
-def _not_for(task: Task, trained_on: str | None) -> str:
+def _not_for(task: Task, trained_on: str | None, remark: str) -> str:
     return f"""## What it must not be used for
 
 No diagnosis, triage, treatment or advice, and nothing that a patient's care depends on, with or without a physician who
@@ -169,7 +169,7 @@ all. On images of other hospitals, devices, body parts or patients than those of
 on questions put otherwise or in another language, nobody knows how often it is wrong. Nor was it examined for
 differences between groups of patients.
 
-{_SURENESS[task]}"""
+{_SURENESS[task]}{f" {remark}" if remark else ""}"""
 
 
 def _data(lineage: Sequence[Mapping[str, Any]], origin: Origin) -> str:

@@ -14,6 +14,9 @@ Task = Literal["answering", "classification", "retrieval", "pretraining"]
 Link = Literal["sigmoid", "softmax", "exp"]
 """How scores become probabilities: each name's own, all names' together, or from a log-likelihood."""
 
+SEPARATE = "Each answer has a probability of its own: they need not sum to 1."
+"""What a reader of sigmoids must know."""
+
 Array = NDArray[Any]
 
 
@@ -60,6 +63,11 @@ class Settings:
     image_size: int
     text_length: int
     blank: tuple[int, int, int]
+
+    @property
+    def remark(self) -> str:
+        """What must be said beside its probabilities; "" where they are shares of one."""
+        return SEPARATE if self.link == "sigmoid" else ""
 
 
 class Network(Protocol):

@@ -24,6 +24,11 @@ ANSWER_NAMES: Final = (
 )
 """What columns are called, letters and digits alone."""
 
+_NO_LINES: Final = (
+    "a file of lines is not read: answers are matched by id or by image and question, never by order. Give CSV, JSON "
+    "or JSON lines"
+)
+
 ENDINGS: Final = (".csv", ".tsv", ".json", ".jsonl")
 
 
@@ -96,11 +101,15 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def _csv_rows(path: Path, text: str) -> list[dict[str, Any]]:
     head = text.split("\n", 1)[0]
     separator = max(",;\t", key=lambda mark: len(next(csv.reader([head], delimiter=mark), [])))
+    says_its_kind = path.suffix.lower() in ENDINGS
+    if not says_its_kind and text.strip() and separator not in head:
+        raise UserError(f"{path}: {_NO_LINES}")
     try:
         # The header is read as a row, so that a row with more cells than it has is an error and never shifts.
         cells = pd.read_csv(io.StringIO(text), sep=separator, header=None, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{path} is not a CSV file with a header: {' '.join(str(error).split())}") from error
+        why = f"not a CSV file with a header: {' '.join(str(error).split())}" if says_its_kind else _NO_LINES
+        raise UserError(f"{path}: {why}") from error
     header, *rows = cells.fillna("").to_numpy().tolist()
     names = [name.strip() for name in header]
     if len(set(names)) != len(names):

@@ -79,7 +79,7 @@ def asked(
 ) -> str:
     """What a model that answers or tells classes says, and what it owes to the image."""
     check = model.check_image(image, text, top=top)
-    return answered(check.reply, check, explained(model, image, text, method), truth)
+    return answered(check.reply, check, explained(model, image, text, method), truth, model.settings.remark)
 
 
 def ranked(model: Model, image: ImageSource, texts: list[str], method: Method, top: int) -> str:

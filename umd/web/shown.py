@@ -46,7 +46,7 @@ def bars(reply: Reply) -> str:
     return f'<ol class="umd-bars" aria-label="answers with their probabilities">{"".join(rows)}</ol>'
 
 
-def answered(reply: Reply, check: ImageCheck | None, where: str, truth: str = "") -> str:
+def answered(reply: Reply, check: ImageCheck | None, where: str, truth: str = "", of_bars: str = "") -> str:
     """A reply as a reader wants it: answers, what they owe to the image, where they look.
 
     Args:
@@ -54,8 +54,11 @@ def answered(reply: Reply, check: ImageCheck | None, where: str, truth: str = ""
         check: the same question without the image; None where there is no such thing.
         where: HTML of where the answer looks.
         truth: HTML that goes before the answers.
+        of_bars: what must be said of their probabilities; "" for nothing.
     """
     parts = [f'<p class="umd-question">{escaped(reply.text)}</p>' if reply.text else "", truth, bars(reply)]
+    if of_bars:
+        parts.append(remark(of_bars))
     if reply.cut:
         parts.append(remark("The text is longer than what the model reads: its end was left out."))
     if check is not None:

@@ -59,12 +59,22 @@ def test_questions_are_answered(
 def test_a_reader_gets_lines_with_bars(classifier_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = images(classifier_run)[0]
     main(["answer", "--ckpt_path", str(classifier_run), "--image", str(image), "--question", QUESTION, "--top", "2"])
-    title, first, second, owed, *_, notice = capsys.readouterr().out.rstrip("\n").split("\n")
+    title, first, second, owed, *_, remark, notice = capsys.readouterr().out.rstrip("\n").split("\n")
     best = umd.load(classifier_run).answer(image, QUESTION).best
     assert title == f"{image}: {QUESTION}" and notice == umd.NOTICE == "Research software, not a medical device."
     assert first.split()[: len(best.text.split())] == best.text.split() and f"{best.probability:.3f}" in first
     assert first.count("#") == round(20 * best.probability) and second.startswith("  ")
-    assert owed.startswith("  With a blank image the answer is")
+    assert owed.startswith("  With a blank image the answer is") and "need not sum to 1" in remark
+
+
+@pytest.mark.parametrize("kind", ["generator_run", "classification_run"])
+def test_shares_and_likelihoods_are_not_called_separate(
+    kind: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder: Path = request.getfixturevalue(kind)
+    question = ["--question", QUESTION] if kind == "generator_run" else []
+    main(["answer", "--ckpt_path", str(folder), "--image", str(images(folder)[0]), *question])
+    assert "sum to 1" not in capsys.readouterr().out
 
 
 def test_a_folder_and_a_table_are_asked(

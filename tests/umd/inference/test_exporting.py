@@ -147,7 +147,7 @@ def test_what_is_written_can_be_given_away(exported: Callable[[str, Weights], tu
             for private in (str(run), str(Path(umd.__file__).parent), str(Path(torch.__file__).parent)):
                 assert private.encode() not in content, file
         card = (folder / "README.md").read_text(encoding="utf-8")
-        assert umd.NOTICE in card and "must not be used for" in card
+        assert umd.NOTICE in card and "must not be used for" in card and "need not sum to 1" in card
         assert "| umd.VQAClassifier | phantom | clean | 0 | this one |" in card
         assert ("## Without this package" in card) == (weights != "safetensors")
 

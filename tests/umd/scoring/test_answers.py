@@ -53,6 +53,8 @@ def test_columns_may_be_told(tmp_path: Path) -> None:
         ("a.csv", "", {}, "not a CSV file with a header"),
         ("a.csv", "qid,answer\n1,a,b,c\n", {}, "not a CSV file with a header"),
         ("a.csv", "qid,answer,answer\n1,a,b\n", {}, "two columns have the same name"),
+        ("a.txt", "yes\nleft, right and in between\n", {}, "a file of lines is not read: .* never by order"),
+        ("a.txt", "left, right\nyes\nleft, right, middle\n", {}, "a file of lines is not read: .* never by order"),
         ("a.json", "[1, 2]", {}, "should hold a list of objects"),
         ("a.json", "{", {}, "is not JSON"),
         ("a.jsonl", '{"qid": 1, "answer": "a"}\n{"qid": 2, "answer"', {}, "line 2: no JSON"),

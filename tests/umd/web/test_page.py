@@ -58,6 +58,7 @@ def test_the_page_gives_the_answers_that_python_gives(model: Model, classifier_r
         for answer in expected.reply.answers:
             assert f"{answer.text} {answer.probability:.3f}" in told
         assert text_of(escaped(str(expected))) in told and umd.NOTICE in told and QUESTION in told
+        assert told.count("need not sum to 1") == 1
         assert found.count("<img ") == 2 and 'alt=""' not in found and len(re.findall("<mark", found)) == 5
 
 
@@ -73,7 +74,7 @@ def test_the_other_kinds_of_models_answer_too(classification_run: Path, retrieva
     kinds = umd.load(classification_run)
     image = images(classification_run)[0]
     shown = text_of(ask(kinds, prepare(kinds, image.read_bytes()).image, ""))
-    assert kinds.classify(image).best.text in shown and "With a blank image" in shown
+    assert kinds.classify(image).best.text in shown and "With a blank image" in shown and "sum to 1" not in shown
     ranking = umd.load(retrieval_run)
     image = images(retrieval_run)[0]
     shown = text_of(ask(ranking, prepare(ranking, image.read_bytes()).image, "a head\n\n a chest \n"))
