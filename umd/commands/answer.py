@@ -42,12 +42,21 @@ def main(arguments: list[str]) -> None:
     show_messages()
     model = load(given.ckpt_path, device=given.device)
     check_task(model, asks, texts, given)
+    broken = unreadable(model, [ask.image for ask in asks])
+    if len(broken) == len({ask.image for ask in asks}):
+        raise UserError("; ".join(broken.values()))
+    whole = [place for place, ask in enumerate(asks) if ask.image not in broken]
+    asks, others = [asks[place] for place in whole], others and [others[place] for place in whole]
     records = ranked_texts(model, asks, texts, given) if texts else answers(model, asks, others, given)
     if given.json:
         sys.stdout.write(json.dumps(records, indent=1, ensure_ascii=False) + "\n")
     else:
         remarks = [model.settings.remark] if model.settings.remark else []
         sys.stdout.write("\n".join([*map(as_text, records), *remarks, NOTICE, ""]))
+    if broken:
+        sys.stdout.flush()
+        sys.stderr.write("".join(f"umd: not answered: {why}\n" for why in broken.values()))
+        raise SystemExit(1)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,7 +64,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="umd answer",
         description="Ask a trained model about an image. Below each answer stands how much it owes to the image: what "
-        "the same question gets with a blank one.",
+        "the same question gets with a blank one. Images that cannot be read are named at the end, with exit code 1; "
+        "the others are answered.",
         epilog=f"{NOTICE} Images, questions and answers stay on this machine.",
     )
     made.add_argument(
@@ -225,6 +235,17 @@ def check_task(model: Model, asks: Sequence[Ask], texts: Sequence[str], given: a
         raise UserError(f"{stage} is for {task}: it takes {wants}, not {wrong[0]}")
     if task != "classification" and not asked[wants]:
         raise UserError(f"{stage} is for {task}: what is asked? Give {wants}")
+
+
+def unreadable(model: Model, images: Sequence[Path]) -> dict[Path, str]:
+    """The images that cannot be read, and why."""
+    broken: dict[Path, str] = {}
+    for image in dict.fromkeys(images):
+        try:
+            model.preparation.image(image)
+        except UserError as error:
+            broken[image] = str(error)
+    return broken
 
 
 def answers(

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from umd.commands.compare import in_parts, paired_table
 from umd.scoring.scored import Scored
-from umd.scoring.scores import METRICS_IN_WORDS, WHOLE
+from umd.scoring.scores import METRICS_IN_WORDS, WHOLE, interval_text
 
 BELOW: Final = "<"
 
@@ -27,40 +27,40 @@ def shown(result: Scored, width: int) -> Iterator[Table | str]:
 
 
 def _accuracies(result: Scored, width: int) -> Iterator[Table]:
-    """Groups down; as many systems across as there is room for, and the fools in every table."""
+    """Groups down; systems and then fools across, as many in a table as there is room for.
+
+    A single system's accuracies have their intervals below them; of several the differences have, in a table of pairs.
+    """
     cells: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in result.rows:
         cells.setdefault(row["group"], {})[row["system"]] = row
-    fools = list(result.questions.fools)
-    title = (
-        f"{result.questions.title}: accuracy in per cent\n[95 % interval over questions]\n[95 % interval over images]"
-    )
+    fools, alone = list(result.questions.fools), len(result.matched) == 1
+    title = f"{result.questions.title}: accuracy in per cent"
+    if alone:
+        title += "\n[95 % interval over questions]\n[95 % interval over images; - of a single one]"
     if fools:
         title += f"\n{BELOW} less than is right without a look at the image, by one of the last {len(fools)} columns"
 
-    def table(systems: Sequence[str]) -> Table:
+    def table(names: Sequence[str]) -> Table:
         made = _table(title)
         made.add_column("questions", overflow="fold")
-        made.add_column("", justify="right", no_wrap=True)
-        for name in systems:
-            made.add_column(name, justify="right", overflow="fold")
-        for name in fools:
-            made.add_column(fill(name, 9), justify="right", no_wrap=True)
+        made.add_column("(images)", justify="right", no_wrap=True)
+        for name in names:
+            made.add_column(fill(name, 9) if name in fools else name, justify="right", no_wrap=name in fools)
         for group, rows in cells.items():
-            counted = f"{next(iter(rows.values()))['questions']:,}"
-            made.add_row(group, counted, *(_cell(rows[name]) for name in (*systems, *fools)))
+            row = next(iter(rows.values()))
+            counted = f"{row['questions']:,} ({row['images']:,})"
+            made.add_row(group, counted, *(_cell(rows[name], alone) for name in names))
         return made
 
-    yield from in_parts(table, list(result.matched), width)
+    yield from in_parts(table, [*result.matched, *fools], width)
 
 
-def _cell(row: Mapping[str, Any]) -> str:
-    value = f"{row['accuracy']:.1f}"
-    if row["fool"]:
+def _cell(row: Mapping[str, Any], with_intervals: bool) -> str:
+    value = f"{BELOW + ' ' if row['below'] else ''}{row['accuracy']:.1f}"
+    if row["fool"] or not with_intervals:
         return value
-    over_questions = f"[{row['interval_low']:.1f}, {row['interval_high']:.1f}]"
-    over_images = f"[{row['image_interval_low']:.1f}, {row['image_interval_high']:.1f}]"
-    return f"{BELOW + ' ' if row['below'] else ''}{value}\n{over_questions}\n{over_images}"
+    return f"{value}\n{interval_text(row, 'interval')}\n{interval_text(row, 'image_interval')}"
 
 
 def _marks(result: Scored) -> Table:

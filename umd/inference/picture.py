@@ -9,6 +9,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -21,6 +22,11 @@ _TITLES: dict[Method, str] = {
     "gradient": "what speaks for '{answer}' (red), what against it (blue)",
 }
 _SHADES = {"attention": "inferno", "gradient": "RdBu_r"}
+
+_HEIGHT, _LINE = 7, 0.28  # inches
+
+FULL = 4
+"""Attention of this many times the mean has the full colour; the mean, and less, has none."""
 
 
 def draw(explanation: Explanation, path: Path, *, remark: str = "", shown: int = 5) -> None:
@@ -38,7 +44,14 @@ def draw(explanation: Explanation, path: Path, *, remark: str = "", shown: int =
     figure = Figure(figsize=(9, 7), layout=None, facecolor="white")
     FigureCanvasAgg(figure)
     image = np.moveaxis(explanation.pixels, 0, -1)
-    left, right = figure.add_axes((0.03, 0.40, 0.45, 0.54)), figure.add_axes((0.52, 0.40, 0.45, 0.54))
+    lines = _words(figure, explanation.words, explanation.method)
+    height = _HEIGHT + _LINE * max(0, len(lines) - 2)  # there is room for two
+    figure.set_figheight(height)
+    for number, line in enumerate(lines):
+        for word in line:
+            word.set_y((height - 4.585 - _LINE * number) / height)
+    bottom, tall = (height - 4.2) / height, 3.78 / height
+    left, right = figure.add_axes((0.03, bottom, 0.45, tall)), figure.add_axes((0.52, bottom, 0.45, tall))
     left.set_title("as the model sees it", fontsize=10)
     right.set_title(_TITLES[explanation.method].format(answer=explanation.answer), fontsize=10)
     for axes in (left, right):
@@ -47,10 +60,9 @@ def draw(explanation: Explanation, path: Path, *, remark: str = "", shown: int =
     if explanation.patches is not None:
         right.imshow(shaded(explanation), interpolation="nearest")
         right.text(0, 1.02 * image.shape[0], _strongest(explanation), fontsize=8, va="top", color="0.3")
-    _words(figure, explanation.words, explanation.method)
-    _bars(figure.add_axes((0.22, 0.11, 0.72, 0.18)), explanation, shown)
-    figure.text(0.03, 0.065, remark, fontsize=8, va="top", color="0.2", wrap=True)
-    figure.text(0.03, 0.012, NOTICE, fontsize=7, color="0.4")
+    _bars(figure.add_axes((0.22, 0.77 / height, 0.72, 1.26 / height)), explanation, shown)
+    figure.text(0.03, 0.455 / height, remark, fontsize=8, va="top", color="0.2", wrap=True)
+    figure.text(0.03, 0.084 / height, NOTICE, fontsize=7, color="0.4")
     with writing(path):
         figure.savefig(path, dpi=130)
 
@@ -58,20 +70,26 @@ def draw(explanation: Explanation, path: Path, *, remark: str = "", shown: int =
 def shaded(explanation: Explanation) -> NDArray[np.uint8]:
     """The weights of the patches as colours to lay over the image: (S, S, 4), the weaker the more transparent.
 
-    Attention goes from the least to the largest weight; gradients from minus to plus the largest size.
+    Attention goes from the mean (no colour) to `FULL` times the mean, so that what is flat looks flat; gradients from
+    minus to plus the largest size.
     """
     assert explanation.patches is not None
     size = explanation.pixels.shape[-1]
-    shares = strengths(explanation.patches, explanation.method)
+    signed = explanation.method == "gradient"
+    shares = strengths(explanation.patches, "gradient") if signed else above_the_mean(explanation.patches)
     grid = len(shares)
     side = size // grid * grid  # what is right and below fills no patch
     smooth = Image.fromarray(shares.astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR)
     full = np.zeros((size, size), dtype=np.float32)
     full[:side, :side] = np.clip(np.asarray(smooth), -1, 1)
-    signed = explanation.method == "gradient"
     colours = np.array(colormaps[_SHADES[explanation.method]](full / 2 + 0.5 if signed else full))
     colours[..., 3] = 0.75 * np.abs(full)
     return np.asarray(np.round(255 * colours), dtype=np.uint8)
+
+
+def above_the_mean(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Attention scaled for the eye: 0 up to the mean, 1 from `FULL` times the mean on."""
+    return np.clip((weights / max(float(weights.mean()), 1e-12) - 1) / (FULL - 1), 0, 1)
 
 
 def strengths(weights: NDArray[np.float32], method: Method) -> NDArray[np.float32]:
@@ -83,29 +101,33 @@ def strengths(weights: NDArray[np.float32], method: Method) -> NDArray[np.float3
 
 
 def _strongest(explanation: Explanation) -> str:
-    """How uneven the weights are: colours alone would show any difference at full strength."""
+    """How uneven the weights are, and what the colours mean."""
     assert explanation.patches is not None
     if explanation.method == "gradient":
         return f"in all {explanation.patches.sum():+.2f} on the answer's score, against a blank image"
-    return f"strongest patch: {explanation.patches.max() / explanation.patches.mean():.1f} times the mean"
+    times = explanation.patches.max() / explanation.patches.mean()
+    return f"strongest patch: {times:.1f} times the mean (full colour: {FULL} times)"
 
 
-def _words(figure: Figure, words: tuple[Word, ...], method: Method) -> None:
-    """The text in a line or more, each word on a ground as strong as its weight."""
+def _words(figure: Figure, words: tuple[Word, ...], method: Method) -> list[list[Text]]:
+    """The text in as many lines as it takes, each word on a ground as strong as its weight; their heights are open."""
     if not words:
-        return
+        return []
     scaled = strengths(np.array([word.weight for word in words], dtype=np.float32), method)
     shades = colormaps["RdBu_r" if method == "gradient" else "Oranges"]
-    x, y = 0.03, 0.345
+    x, lines = 0.03, list[list[Text]]([[]])
     for word, strength in zip(words, scaled, strict=True):
         ground = shades(0.5 + 0.35 * strength if method == "gradient" else 0.65 * strength)
         box = {"facecolor": ground, "edgecolor": "none", "boxstyle": "round,pad=0.25"}
-        text = figure.text(x, y, word.text, fontsize=11, bbox=box)
+        text = figure.text(x, 0, word.text, fontsize=11, bbox=box)
         width = text.get_window_extent().width / figure.bbox.width
         if x + width > 0.97 and x > 0.03:
-            x, y = 0.03, y - 0.04
-            text.set_position((x, y))
+            x = 0.03
+            text.set_x(x)
+            lines.append([])
+        lines[-1].append(text)
         x += width + 0.018
+    return lines
 
 
 def _bars(axes: Axes, explanation: Explanation, shown: int) -> None:

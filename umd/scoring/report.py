@@ -11,7 +11,7 @@ import pandas as pd
 from umd.scoring.figure import accuracy_picture
 from umd.scoring.page import element, items, page, table
 from umd.scoring.scored import Scored
-from umd.scoring.scores import METRICS_IN_WORDS, WHOLE
+from umd.scoring.scores import METRICS_IN_WORDS, WHOLE, interval_text
 
 HOW: Final = (
     "Answers are matched to questions by question id, or by image and question, never by order. A question without an "
@@ -97,17 +97,14 @@ def _accuracies(result: Scored) -> Element:
         + [element("td", f"{of_group[name]['accuracy']:.1f}", class_="fool") for name in fools]
         for group, of_group in cells.items()
     ]
-    caption = "Per cent; below each value its intervals over questions and over images."
+    caption = "Per cent; below each value its intervals over questions and over images (- of a single image)."
     if fools:
         caption += " Grey: what is right without a look at the image. Shaded, <: less than one of these."
     return table(caption, head, rows)
 
 
 def _accuracy(row: Mapping[str, Any]) -> Element:
-    ends = [
-        element("small", f"[{row[f'{over}_low']:.1f}, {row[f'{over}_high']:.1f}]")
-        for over in ("interval", "image_interval")
-    ]
+    ends = [element("small", interval_text(row, over)) for over in ("interval", "image_interval")]
     value = element("b", f"{'< ' if row['below'] else ''}{row['accuracy']:.1f}")
     if row["below"]:
         return element("td", value, *ends, class_="below", title=f"less than {', '.join(row['below'])}")

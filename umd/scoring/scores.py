@@ -87,6 +87,18 @@ def _measured(table: pd.DataFrame, over_images: Sequence[tuple[float, float]]) -
     return found
 
 
+def interval_text(row: Mapping[str, Any], over: str) -> str:
+    """One of a row's intervals of accuracy; a dash where all questions are of one image, which says nothing of others.
+
+    Args:
+        row: one of `score_rows`.
+        over: "interval" (over questions) or "image_interval".
+    """
+    if over == "image_interval" and row["images"] == 1:
+        return "-"
+    return f"[{row[f'{over}_low']:.1f}, {row[f'{over}_high']:.1f}]"
+
+
 def agreement(graded: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
     """How far each two systems agree: shares of all questions, in per cent."""
     rows = []

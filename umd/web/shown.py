@@ -10,7 +10,7 @@ from PIL import Image
 
 from umd import NOTICE
 from umd.inference import Explanation, ImageCheck, Reply
-from umd.inference.picture import shaded, strengths
+from umd.inference.picture import FULL, shaded, strengths
 from umd.web.images import as_jpeg
 
 _MARKS_OF_TEMPLATES = {ord(mark): f"&#{ord(mark)};" for mark in "{}$`\\"}
@@ -102,7 +102,8 @@ def told(explanation: Explanation) -> str:
     vertical, horizontal = third(row, len(patches), "top", "bottom"), third(column, len(patches), "left", "right")
     place = " ".join(filter(None, (vertical, horizontal))) or "middle"
     times = patches.max() / patches.mean()
-    return f"Bright is looked at: most at the {place} of the picture, {times:.1f} times the mean"
+    most = f"most at the {place} of the picture, {times:.1f} times the mean"
+    return f"Bright is looked at: {most} (full colour: {FULL} times)"
 
 
 def third(place: int | np.intp, of: int, low: str, high: str) -> str:

@@ -92,6 +92,23 @@ def test_a_folder_and_a_table_are_asked(
     assert asked[0]["answers"][0]["answer"] == found[2]["answers"][0]["answer"]
 
 
+def test_a_broken_image_stops_no_other(
+    classifier_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = images(classifier_run)[0]
+    (tmp_path / "b.jpg").write_bytes(image.read_bytes())
+    (tmp_path / "a.jpg").write_text("no image")
+    arguments = ["--ckpt_path", str(classifier_run), "--question", QUESTION, "--json", "--image"]
+    with pytest.raises(SystemExit) as ended:
+        main(["answer", *arguments, str(tmp_path)])
+    shown = capsys.readouterr()
+    assert [Path(record["image"]).name for record in json.loads(shown.out)] == ["b.jpg"]
+    assert ended.value.code == 1 and "not answered" in shown.err and "a.jpg" in shown.err and "b.jpg" not in shown.err
+    with pytest.raises(SystemExit) as ended:
+        main(["answer", *arguments, str(tmp_path / "a.jpg")])
+    assert ended.value.code == 2
+
+
 def test_the_other_tasks_answer_too(
     classification_run: Path, retrieval_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -206,3 +206,21 @@ def test_other_splits_and_protocols(data: Path, tmp_path: Path) -> None:
     arguments = (tmp_path / "a.csv", "--data", "vqa_rad", "--root", data, "--data.protocol", "paper")
     assert run(tmp_path / "out", *arguments)["questions"] == "VQA-RAD, protocol paper, test"
     assert "train" in run(tmp_path / "out", *arguments, "--split", "train")["questions"]
+
+
+def test_several_files_stand_in_one_table_and_a_single_image_has_no_interval(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    right = {13: "no", 15: "no", 16: "left lung", 17: "organ 2", 18: "liver"}
+    files = [write(tmp_path / f"{name}.csv", right | {15: name}) for name in "abc"]
+    of_data = ("--data", "vqa_rad", "--root", data)
+    run(tmp_path / "out", *files, *of_data)
+    shown = capsys.readouterr().out
+    assert shown.count("(images)") == 1
+    assert shown.split("(images)")[1].split("\n")[0].split()[:3] == ["a", "b", "c"]
+    assert shown.split("Means over questions")[0].split().count("nearest") == 1
+    content = run(tmp_path / "out", files[0], *of_data)
+    single = [row for row in content["rows"] if row["system"] == "a" and row["images"] == 1]
+    cells = capsys.readouterr().out.split("Means over questions")[0].split()
+    assert single and cells.count("-") == 1 + len({row["group"] for row in single})

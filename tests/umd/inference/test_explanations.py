@@ -31,7 +31,7 @@ from umd.inference.attention import (
 )
 from umd.inference.explanation import Method, of_words
 from umd.inference.gradients import patch_gradients
-from umd.inference.picture import draw, shaded
+from umd.inference.picture import above_the_mean, draw, shaded
 from umd.inference.preparation import Preparation
 from umd.inference.reply import Answer
 from umd.inference.stage_network import StageNetwork
@@ -244,6 +244,25 @@ def test_the_picture_is_strongest_where_the_weight_is(method: Method, tmp_path: 
     with pytest.raises(UserError, match="cannot write"):
         (tmp_path / "file").touch()
         draw(found, tmp_path / "file" / "out.png")
+
+
+def test_flat_attention_looks_flat_and_a_long_question_has_room(tmp_path: Path) -> None:
+    reply = Reply("a.jpg", QUESTION, (Answer("left", 0.8, 1.4),))
+    words = tuple(Word("admitted", 0.1) for _ in range(60))
+    patches = np.ones((4, 4), np.float32)
+    patches[2, 1] = 1.12
+    flat = Explanation(reply, "left", "attention", np.full((3, 64, 64), 90, np.uint8), patches, words)
+    assert shaded(flat)[..., 3].max() < 0.05 * 255
+    patches = np.full((4, 4), 12 / 15, np.float32)
+    patches[2, 1] = 4
+    np.testing.assert_allclose(above_the_mean(patches), patches == 4, atol=1e-6)
+    assert above_the_mean(np.array([1, 1, 2.5, 0.5, 0], np.float32))[2] == pytest.approx(0.5)
+    draw(flat, tmp_path / "long.png")
+    draw(replace(flat, words=words[:5]), tmp_path / "short.png")
+    long, short = (np.asarray(Image.open(tmp_path / name).convert("RGB")) for name in ("long.png", "short.png"))
+    assert len(long) > len(short) == 910
+    # From the bars down nothing is moved (but for the rounding of edges), and no word lies on them.
+    np.testing.assert_allclose(long[-270:].astype(int), short[-270:].astype(int), atol=32)
 
 
 def test_a_model_of_the_text_alone_has_words_and_no_patches(image: np.ndarray) -> None:
