@@ -35,7 +35,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_the_wheel_holds_the_packages_their_data_and_the_configs(wheel: Path) -> None:
-    kinds = {".py", ".json", ".txt"}
+    kinds = {".css", ".html", ".js", ".json", ".py", ".txt"}
     sources = [path for name in ("umd", "callbacks", "datamodules") for path in (ROOT / name).rglob("*")]
     expected = {path.relative_to(ROOT).as_posix() for path in sources if path.suffix in kinds}
     expected |= {f"umd/configs/{name}" for name in SHIPPED}
