@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,14 @@ MOST_BYTES = 256 * 2**20
 
 MOST_LINE_BYTES = 16 * 2**20
 """Longer lines are refused: a file of lines is read line by line, whatever its size."""
+
+SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+"""What may stand between the cells of a table of one's own."""
+
+_HEAD_LENGTH = 2**16
+"""How many characters the head of a table may have."""
+
+_LONG_ROW = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -140,8 +151,54 @@ def read_lines(path: Path, problems: Problems) -> Iterator[tuple[str, str]]:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
+class MissingColumnError(UserError):
+    """A table lacks columns.
+
+    Args:
+        message: Names the table, these columns and those that are there.
+        columns: The columns.
+    """
+
+    def __init__(self, message: str, columns: Sequence[str]) -> None:
+        super().__init__(message)
+        self.columns = tuple(columns)
+
+
+def table_head(path: Path, usual: str) -> tuple[list[str], str]:
+    """The names in a table's head, and what stands between its cells: whichever of `SEPARATORS` makes most names.
+
+    Args:
+        path: The table.
+        usual: The separator where several make as many.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            text = file.read(_HEAD_LENGTH)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+    def names(separator: str) -> list[str]:
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        return [name.strip() for name in next(filter(None, rows), [])]
+
+    separator = max((usual, *SEPARATORS), key=lambda mark: len(names(mark)))
+    return names(separator), separator
+
+
+def in_asked_case(header: Sequence[str], asked: Collection[str]) -> list[str]:
+    """The names of a table's head; one that is asked for and stands there once, in another case, as it is asked for."""
+    found = Counter(name.lower() for name in header)
+    return [
+        name.lower() if name not in asked and name.lower() in asked and found[name.lower()] == 1 else name
+        for name in header
+    ]
+
+
 def read_table(
-    path: Path, columns: Sequence[str], *, optional: Sequence[str] = (), separator: str = ","
+    path: Path, columns: Sequence[str], *, optional: Sequence[str] = (), separator: str = ",", any_case: bool = False
 ) -> pd.DataFrame:
     """These columns of a CSV file, as text without outer blanks; an empty cell is "".
 
@@ -150,6 +207,7 @@ def read_table(
         columns: What it must hold.
         optional: What is read where it is there.
         separator: Of the cells.
+        any_case: Whether the names of columns may stand there in another case.
 
     Raises:
         UserError: The file is no UTF-8, no CSV, too large, lacks a column or holds one twice; names the file and the
@@ -170,22 +228,33 @@ def read_table(
             path, sep=separator, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
         ).fillna("")
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{path} is not a CSV file with a header: {error}") from error
+        raise UserError(f"{path} is not a CSV file with a header: {_why_no_table(error, separator)}") from error
     header = [name.strip() for name in rows.iloc[0]]
+    if any_case:
+        header = in_asked_case(header, (*columns, *optional))
     check_columns(path, header, columns, optional)
     chosen = [column for column in dict.fromkeys((*columns, *optional)) if column in header]
     return pd.DataFrame({column: rows[header.index(column)].iloc[1:].str.split().str.join(" ") for column in chosen})
+
+
+def _why_no_table(error: ValueError, separator: str) -> str:
+    """What pandas says of a file, in plain words where a row has more cells than the head."""
+    if (long := _LONG_ROW.search(str(error))) is None:
+        return str(error)
+    head, line, cells = long.groups()
+    return f"line {line} has {cells} cells, the header {head}: put a text with {SEPARATORS[separator]} in quotes"
 
 
 def check_columns(path: Path, header: Sequence[str], columns: Sequence[str], optional: Sequence[str] = ()) -> None:
     """Checks the names in a table's head.
 
     Raises:
-        UserError: One of `columns` is not among them, or one of both kinds occurs twice; names the file.
+        MissingColumnError: One of `columns` is not among them; names the file.
+        UserError: One of both kinds occurs twice; names the file.
     """
     there = ", ".join(name[:80] for name in header[:20]) + (", ..." if len(header) > 20 else "")
     if missing := [column for column in columns if column not in header]:
         named = " and no ".join(f"'{column}'" for column in missing)
-        raise UserError(f"{path}: no column {named} (there: {there})")
+        raise MissingColumnError(f"{path}: no column {named} (there: {there})", missing)
     if twice := [column for column in (*columns, *optional) if list(header).count(column) > 1]:
         raise UserError(f"{path}: several columns '{twice[0]}' (there: {there})")

@@ -25,7 +25,8 @@ class HubVQA(OwnVQA):
     """Questions in a copy of the hub: image (bytes inside, or a path), question, answer; else as `OwnVQA`.
 
     Such copies rarely have ids or answer types: a row is named by its file and its place, and a question is closed if
-    it is answered yes or no. Nothing is decoded but the image that is asked for, and no code of a data set runs.
+    it is answered yes or no; each answer is taken as it stands. Nothing is decoded but the image that is asked for, and
+    no code of a data set runs.
 
     Args:
         root: Folder of the copy, such as a snapshot; None: fetch it.
@@ -38,6 +39,7 @@ class HubVQA(OwnVQA):
     """
 
     layout = LAYOUT
+    no_answers = frozenset()
 
     def __init__(
         self, root: str | None = None, *, hub: str | None = None, name: str | None = None, **vqa: Unpack[VQAArguments]

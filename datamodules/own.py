@@ -21,6 +21,9 @@ from datamodules.tables import LAYOUT, Tables
 from datamodules.vqa import VQAArguments, VQADataModule
 from umd.files import UserError
 
+NO_ANSWERS = frozenset({"n/a", "#n/a", "na", "n.a.", "null", "nan", "-"})
+"""What stands for no answer in tables of one's own, in small letters. "none" and "no" are answers."""
+
 
 class InTables(ImageTextDataModule[RecordT]):
     """Rows in tables: what such data modules share. A task adds the names of its columns.
@@ -59,8 +62,8 @@ class OwnVQA(InTables[VQARecord], VQADataModule):
     """Questions of one's own: image, question, answer; optional id, answer_type, question_type.
 
     An answer may be a list of accepted ones (in CSV and TSV with "|" between them). Without answer_type, OPEN or
-    CLOSED, a question is closed if it is answered yes or no. Twins are found by their text: training rows with the
-    image and, case and outer blanks aside, the question of a test row.
+    CLOSED, a question is closed if it is answered yes or no. What stands for no answer ("N/A", "-") is none. Twins
+    are found by their text: training rows with the image and, case and outer blanks aside, the question of a test row.
 
     Args:
         root: Folder with the tables and the images.
@@ -76,6 +79,7 @@ class OwnVQA(InTables[VQARecord], VQADataModule):
     optional = ("id", *KEYS, "answer_type", "question_type")
     in_train = ("answer",)
     lists = ("answer",)
+    no_answers: ClassVar[frozenset[str]] = NO_ANSWERS
 
     def __init__(self, root: str, *, name: str | None = None, **vqa: Unpack[VQAArguments]) -> None:
         self.title: str = name or _folder_name(root)
@@ -91,6 +95,7 @@ class OwnVQA(InTables[VQARecord], VQADataModule):
         for split, where, row in self.tables.rows(problems):
             name = row_id({"qid": row.get("id"), **row}) or where
             file = where.rpartition(":")[0]
+            row["answer"] = self._given(row.get("answer"))
             record = vqa_record(row, problems, where=file, image_key="image", sample_id=name)
             splits.setdefault(split, []).extend([record] if record is not None else [])
         if not splits:
@@ -99,12 +104,20 @@ class OwnVQA(InTables[VQARecord], VQADataModule):
             splits["train"], splits["test"] = mark_twins_by_text(splits["train"], splits["test"])
         return splits
 
+    def _given(self, answer: object) -> object:
+        """An answer, or a list of them, without what stands for none."""
+        if isinstance(answer, list):
+            return [given for one in answer if (given := self._given(one)) is not None]
+        return None if isinstance(answer, str) and answer.strip().lower() in self.no_answers else answer
+
     @property
     def description(self) -> dict[str, str]:
-        """As of all questions; where twins were left out, or stand in the test split, how they were found."""
+        """As of all questions; where there are training and test rows, how twins were looked for."""
         description = super().description
-        if any("twins" in key for key in description):
-            description["twins"] = "found by their text alone"
+        if self.has_split("train") and self.has_split("test"):
+            description["twins"] = (
+                "found by their text alone; rewordings are not looked for here (umd data --audit looks)"
+            )
         return description
 
 
@@ -145,7 +158,7 @@ class OwnRetrieval(InTables[CaptionRecord], RetrievalDataModule):
         negatives: Texts of other pairs that a training pair comes with; 0: none, as for TD-Calib.
         validation_pairs: Most pairs in validation.
         test_pairs: Most pairs in test.
-        minimum_words: Pairs whose caption has fewer words are left out, in all splits.
+        minimum_words: Pairs whose caption has fewer words are left out, in all splits; 1: none.
         text_length: Most tokens of a caption.
         **loader: As in `ImageTextDataModule`.
 
@@ -164,7 +177,7 @@ class OwnRetrieval(InTables[CaptionRecord], RetrievalDataModule):
         negatives: int = 15,
         validation_pairs: int = 2000,
         test_pairs: int = 2000,
-        minimum_words: int = 3,
+        minimum_words: int = 1,
         text_length: int = 64,
         **loader: Unpack[LoaderArguments],
     ) -> None:

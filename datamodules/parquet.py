@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from datamodules.files import MOST_BYTES, check_columns
+from datamodules.files import MOST_BYTES, check_columns, in_asked_case
 from datamodules.images import ImageError
 from umd.files import UserError
 
@@ -72,7 +73,7 @@ class EmbeddedImage:
 def read_parquet(
     path: Path, columns: Sequence[str], *, optional: Sequence[str] = (), image_column: str = "image"
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file; of these columns alone.
+    """The rows of a Parquet file; of these columns alone, whose names may stand there in another case.
 
     In the column of images a row has an `EmbeddedImage`, or the path that stands there, or None.
 
@@ -84,26 +85,27 @@ def read_parquet(
 
     Raises:
         UserError: pyarrow is not installed; the file is no Parquet file, lacks a column or holds one twice, has images
-            of another type, too many rows or too much text; names the file.
+            or values of another type, too many rows or too much text; names the file.
     """
-    with _told(path):
-        names = _open(path).schema_arrow.names
+    there = column_names(path)
+    names = in_asked_case(there, (*columns, *optional))
     check_columns(path, names, columns, optional)
-    chosen = [name for name in dict.fromkeys((*columns, *optional)) if name in names]
+    chosen = {name: there[names.index(name)] for name in dict.fromkeys((*columns, *optional)) if name in names}
     with _told(path):
         # As a dictionary, a text that repeats is held once, however often a file says that it does.
-        file = _open(path, [name for name in chosen if name != image_column])
+        file = _open(path, [column for name, column in chosen.items() if name != image_column])
         if file.metadata.num_rows > MOST_ROWS:
             raise UserError(f"{path} has {file.metadata.num_rows:,} rows; more than {MOST_ROWS:,} are not read")
-        embedded = image_column in chosen and _holds_images(path, image_column, file.schema_arrow)
-        texts = [name for name in chosen if not (embedded and name == image_column)]
-        _check_size(path, file, texts)
+        embedded = image_column in chosen and _holds_images(path, chosen[image_column], file.schema_arrow)
+        texts = {name: column for name, column in chosen.items() if not (embedded and name == image_column)}
+        _check_values(path, file.schema_arrow, list(texts.values()))
+        _check_size(path, file, list(texts.values()))
         length = 0
         for group in range(file.num_row_groups):
             images: list[EmbeddedImage | str | None] = (
                 [
-                    _image(cell.as_py(), path, image_column, group, row)
-                    for row, cell in _cells(file, image_column, group)
+                    _image(cell.as_py(), path, chosen[image_column], group, row)
+                    for row, cell in _cells(file, chosen[image_column], group)
                 ]
                 if embedded
                 else []
@@ -113,6 +115,16 @@ def read_parquet(
                 if length > MOST_BYTES:
                     raise UserError(f"{path} holds more than {MOST_BYTES:,} bytes of text: is it the right file?")
                 yield row | {image_column: images[place]} if embedded else row
+
+
+def column_names(path: Path) -> list[str]:
+    """The names of a Parquet file's columns.
+
+    Raises:
+        UserError: pyarrow is not installed, or the file is no Parquet file; names it.
+    """
+    with _told(path):
+        return list(_open(path).schema_arrow.names)
 
 
 @contextmanager
@@ -131,12 +143,20 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def _open(path: Path, texts: Sequence[str] = ()) -> ParquetFile:
-    """The file, of which nothing but its end is read yet; `texts` become dictionaries."""
+    """The file, of which nothing but its end is read yet; texts in these columns become dictionaries."""
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError:
         raise UserError(f"{path}: Parquet files need pyarrow: pip install -e '.[hub]'") from None
-    return ParquetFile(path, read_dictionary=list(texts), buffer_size=2**20, pre_buffer=False)
+    if not texts:
+        return ParquetFile(path, buffer_size=2**20, pre_buffer=False)
+    with ParquetFile(path) as file:
+        leaves = [file.schema.column(place) for place in range(len(file.schema))]
+    # A list of texts has the texts one level below: its dictionary is asked for by their path.
+    words = [
+        leaf.path for leaf in leaves if leaf.path.partition(".")[0] in texts and leaf.physical_type == "BYTE_ARRAY"
+    ]
+    return ParquetFile(path, read_dictionary=words, buffer_size=2**20, pre_buffer=False)
 
 
 def _holds_images(path: Path, column: str, schema: pa.Schema) -> bool:
@@ -166,6 +186,24 @@ def _holds_images(path: Path, column: str, schema: pa.Schema) -> bool:
     )
 
 
+def _check_values(path: Path, schema: pa.Schema, columns: Sequence[str]) -> None:
+    """Refuses columns of values that no cell of another table holds, such as structs.
+
+    Raises:
+        UserError: There is one; says what it holds.
+    """
+    import pyarrow as pa
+
+    for column in columns:
+        kind = schema.field(column).type
+        while pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            kind = kind.value_type
+        if pa.types.is_nested(kind) and not pa.types.is_dictionary(kind):
+            raise UserError(
+                f"{path}: column '{column}' holds {str(kind)[:200]}; a cell is a text, a number, or a list of them"
+            )
+
+
 def _check_size(path: Path, file: ParquetFile, texts: Sequence[str]) -> None:
     """Refuses more text than is read of other tables; said by the file itself, before anything is unpacked.
 
@@ -180,24 +218,35 @@ def _check_size(path: Path, file: ParquetFile, texts: Sequence[str]) -> None:
     size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema.partition(".")[0] in texts)
     if size > MOST_BYTES:
         raise UserError(f"{path} holds {size:,} bytes of text; more than {MOST_BYTES:,} are not read")
+    values = max((part.num_values for part in parts if part.path_in_schema.partition(".")[0] in texts), default=0)
+    if values > MOST_ROWS:  # of lists; rows are counted before
+        raise UserError(f"{path} holds {values:,} values in lists; more than {MOST_ROWS:,} are not read")
 
 
-def _texts(file: ParquetFile, columns: Sequence[str], group: int) -> Iterator[dict[str, Any]]:
-    """The rows of a row group; a row without anything where no column is asked for."""
-    import pyarrow as pa
-
+def _texts(file: ParquetFile, columns: Mapping[str, str], group: int) -> Iterator[dict[str, Any]]:
+    """The rows of a row group, of these columns by their names; a row without anything where none is asked for."""
     if not columns:
         yield from ({} for _ in range(file.metadata.row_group(group).num_rows))
         return
-    for batch in file.iter_batches(TEXTS_AT_A_TIME, row_groups=[group], columns=list(columns), use_threads=False):
-        values = []
-        for column in map(batch.column, columns):
-            if pa.types.is_dictionary(column.type):
-                words = column.dictionary.to_pylist()
-                values.append([None if place is None else words[place] for place in column.indices.to_pylist()])
-            else:
-                values.append(column.to_pylist())
+    there = list(columns.values())
+    for batch in file.iter_batches(TEXTS_AT_A_TIME, row_groups=[group], columns=there, use_threads=False):
+        values = [_values(batch.column(column)) for column in there]
         yield from (dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
+
+
+def _values(column: pa.Array[Any]) -> list[Any]:
+    """The values of a column, lists as lists; a text of a dictionary is made once, however often it stands there."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        words = column.dictionary.to_pylist()
+        return [None if place is None else words[place] for place in column.indices.to_pylist()]
+    if isinstance(column, pa.ListArray | pa.LargeListArray):
+        inner = iter(_values(column.flatten()))
+        return [
+            None if length is None else list(islice(inner, length)) for length in column.value_lengths().to_pylist()
+        ]
+    return list(column.to_pylist())
 
 
 def _cells(file: ParquetFile, column: str, group: int) -> Iterator[tuple[int, pa.Scalar[Any]]]:

@@ -160,6 +160,16 @@ class RetrievalDataModule(ImageTextDataModule[CaptionRecord]):
             self._too_short[split] = len(records) - len(splits[split])
         return splits
 
+    def no_usable_row(self, split: Split, problems: Problems) -> UserError:
+        """The error for a split of which nothing is left; counts the captions that were too short."""
+        error = super().no_usable_row(split, problems)
+        if not (short := self._too_short.get(split)):
+            return error
+        told = f"{short:,} captions of fewer than {self.minimum_words} words, left out (--data.minimum_words)"
+        if not problems.counts:
+            return UserError(f"the {split} split has no usable row (root {self.root}). {self.title}: {told}")
+        return UserError(f"{error}; {told}")
+
     def make_collate(self) -> Callable[[Sequence[Item[Any]]], ImageTextBatch]:
         """What turns a list of items into a `RetrievalBatch`."""
         return RetrievalCollate(self.tokenizer, self.text_length)

@@ -25,6 +25,7 @@ class Summary:
         tables: The facts for the terminal.
         test_file: Name of the file that `test_rows` belong in; None where there are none.
         test_rows: One row for each row of the test split, in its order.
+        heads: What a count is called in the terminal, where not by its name.
     """
 
     splits: dict[Split, dict[str, Any]]
@@ -32,6 +33,7 @@ class Summary:
     tables: list[Table | str] = field(default_factory=list)
     test_file: str | None = None
     test_rows: list[dict[str, Any]] = field(default_factory=list)
+    heads: dict[str, str] = field(default_factory=dict)
 
 
 def shown(summary: Summary, description: Mapping[str, str]) -> Iterable[Table | str]:
@@ -42,7 +44,7 @@ def shown(summary: Summary, description: Mapping[str, str]) -> Iterable[Table | 
     table.add_column("split")
     names = [name for name, count in next(iter(splits.values())).items() if isinstance(count, int)]
     for name in names:
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(summary.heads.get(name, name.replace("_", " ")), justify="right")
     for split, counts in splits.items():
         table.add_row(split, *(f"{counts[name]:,}" for name in names))
     yield table

@@ -15,10 +15,17 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
-from datamodules.files import read_json_lines, read_rows, read_table
+from datamodules.files import (
+    MissingColumnError,
+    in_asked_case,
+    read_json_lines,
+    read_rows,
+    read_table,
+    table_head,
+)
 from datamodules.image_files import ImageFinder
 from datamodules.images import ImageError, ImageFile, StoredImage, is_inside
-from datamodules.parquet import EmbeddedImage, read_parquet
+from datamodules.parquet import EmbeddedImage, column_names, read_parquet
 from datamodules.problems import Problems
 from datamodules.records import Split
 from datamodules.split_names import looks_like_a_split, split_of
@@ -28,7 +35,7 @@ LAYOUT = "{train,validation,test}.{csv,tsv,jsonl,json,parquet}, or one such tabl
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
+USUAL_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 _SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<all>\d{5})(-[0-9a-f]+)?")
 
@@ -73,7 +80,8 @@ def read_any(
     """The rows of a table of any format, each after its "file:row"; the first row below a head is 1.
 
     Cells of CSV and TSV are text, "" where they are empty. The column `image` of a Parquet file may hold images, which
-    are then `EmbeddedImage`s.
+    are then `EmbeddedImage`s. Between the cells of CSV and TSV is what the head has there: a comma, a semicolon or a
+    tab. The names of columns may stand there in another case.
 
     Args:
         path: The table.
@@ -86,16 +94,19 @@ def read_any(
         UserError: The file cannot be read, lacks a column, or is too large; names it.
     """
     ending = path.suffix.lower()
+    asked = (*columns, *optional)
     if ending == ".jsonl":
-        yield from read_json_lines(path, problems)
+        for where, row in read_json_lines(path, problems):
+            yield where, _in_asked_case(row, asked)
         return
     rows: Iterator[Row]
     if ending == ".parquet":
         rows = read_parquet(path, columns, optional=optional)
     elif ending == ".json":
-        rows = iter(read_rows(path, problems))
+        rows = (_in_asked_case(row, asked) for row in read_rows(path, problems))
     else:
-        table = read_table(path, columns, optional=optional, separator=SEPARATORS[ending])
+        _, separator = table_head(path, USUAL_SEPARATORS[ending])
+        table = read_table(path, columns, optional=optional, separator=separator, any_case=True)
         names = [str(name) for name in table.columns]
         rows = (
             {
@@ -106,6 +117,10 @@ def read_any(
         )
     for number, row in enumerate(rows, start=1):
         yield f"{path.name}:{number}", row
+
+
+def _in_asked_case(row: Row, asked: Sequence[str]) -> Row:
+    return dict(zip(in_asked_case(list(row), asked), row.values(), strict=True))
 
 
 class Tables:
@@ -156,17 +171,33 @@ class Tables:
         for split, paths in tables.items():
             columns = (*self.columns, *self.in_train) if split == "train" else self.columns
             for path in paths:
-                for where, row in read_any(path, problems, columns, (*self.in_train, *self.optional), self.lists):
+                for where, row in self._read(path, problems, columns):
                     yield split, where, self._with_image_name(row)
         if single is None:
             return
         columns = ("split", *self.columns, *self.in_train)
-        for where, row in read_any(single, problems, columns, self.optional, self.lists):
-            named = row.get("split")
-            if (found := split_of(named) if isinstance(named, str) else None) is None:
-                problems.add("row of no known split, left out", where)
-            else:
-                yield found, where, self._with_image_name(row)
+        try:
+            for where, row in self._read(single, problems, columns):
+                named = row.get("split")
+                if (found := split_of(named) if isinstance(named, str) else None) is None:
+                    problems.add("row of no known split, left out", where)
+                else:
+                    yield found, where, self._with_image_name(row)
+        except MissingColumnError as error:
+            if "split" not in error.columns:
+                raise
+            raise UserError(f"{error}; add one (train, validation or test), or name it train{single.suffix}") from None
+
+    def _read(self, path: Path, problems: Problems, columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
+        """The rows of a table; where no row has what training needs, that is a problem which names what is there."""
+        seen: dict[str, None] = {}
+        for where, row in read_any(path, problems, columns, (*self.in_train, *self.optional), self.lists):
+            seen |= dict.fromkeys(row)
+            yield where, row
+        if seen and (missing := [column for column in self.in_train if column not in seen]):
+            there = ", ".join(name[:80] for name in (_names_in(path) or list(seen))[:20])
+            named = " and no ".join(f"'{column}'" for column in missing)
+            problems.add(f"no column {named} (there: {there}), so none of its rows has one", path.name)
 
     def locate(self, image: str) -> ImageFile:
         """Where the image of a name is stored."""
@@ -209,6 +240,14 @@ class Tables:
         for path in [*_tables(self.root), *_tables(self.root / "data")]:
             if path not in read and looks_like_a_split(path):
                 problems.add("not read, though it is named like a split", path.name)
+
+
+def _names_in(path: Path) -> list[str]:
+    """The names in a table's head; none where it has none, as JSON."""
+    ending = path.suffix.lower()
+    if ending == ".parquet":
+        return column_names(path)
+    return table_head(path, USUAL_SEPARATORS[ending])[0] if ending in USUAL_SEPARATORS else []
 
 
 def _tables(folder: Path) -> list[Path]:

@@ -221,6 +221,12 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         description = {"data": sizes.pop("data"), "protocol": self.protocol, **sizes}
         if told := self._answer_types():
             description["answer types"] = told
+        if self.protocol == "paper":
+            published = self._read()
+            if "validation" in self._usable and published["validation"] is published.get("test"):
+                description["validated on"] = "the test split itself"
+            if twins := sum(record.has_twin for record in self._usable.get("train", ())):
+                description["training rows that are twins"] = str(twins)
         if self._twins_left_out:
             description["twins left out of train"] = str(self._twins_left_out)
         if "test" in self._usable and any(record.has_twin for record in self._usable["test"]):
@@ -239,8 +245,11 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         """Adds counts of questions, ceilings, what can be said without looking, and a row for each test question.
 
         Raises:
-            UserError: There is no training split to take answers from, or a split has no usable row.
+            UserError: A split has no usable row.
         """
         summary = super().summary()
-        add_questions(summary, {split: self.records(split) for split in summary.splits}, self.answers)
+        answers = self.answers if self.has_split("train") else ()
+        add_questions(summary, {split: self.records(split) for split in summary.splits}, answers)
+        if self.protocol != "paper":
+            summary.heads["with_twin"] = "with twin in\npublished train"
         return summary

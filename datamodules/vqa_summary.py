@@ -31,7 +31,7 @@ def add_questions(summary: Summary, splits: Mapping[Split, Sequence[VQARecord]],
     """Adds to the summary of these splits; `answers` is the vocabulary."""
     for split, records in splits.items():
         summary.splits[split] |= {
-            "open": sum(not record.closed for record in records),
+            "open": sum(not record.closed and _is_known(record) for record in records),
             "closed": sum(record.closed for record in records),
             "with_twin": sum(record.has_twin for record in records),
         }
@@ -48,6 +48,9 @@ def add_questions(summary: Summary, splits: Mapping[Split, Sequence[VQARecord]],
     summary.tables.append(_answer_table(summary.facts["most_frequent_answers"]))
     if "test" not in splits:
         return
+    if "train" not in splits:
+        summary.tables.append("no ceilings: they are those of the training split's answers")
+        return
     train, test = splits["train"], splits["test"]
     guess = MostFrequentAnswer(train)
     counted = [record for record in test if record.accepted]
@@ -63,7 +66,7 @@ def add_questions(summary: Summary, splits: Mapping[Split, Sequence[VQARecord]],
             "image": record.image,
             "question": record.question,
             "question_type": record.question_type,
-            "closed": record.closed,
+            "closed": record.closed if _is_known(record) else None,
             "has_twin": record.has_twin,
             "image_in_train": record.image in images,
             "answer": record.answer,
@@ -72,6 +75,11 @@ def add_questions(summary: Summary, splits: Mapping[Split, Sequence[VQARecord]],
         }
         for index, record in enumerate(test)
     ]
+
+
+def _is_known(record: VQARecord) -> bool:
+    """Whether it is known if a question is open or closed; without type and answer it is not."""
+    return bool(record.accepted) or not record.closed_by_answer
 
 
 def _groups(

@@ -61,6 +61,41 @@ def test_questions_with_all_there_is_to_say(tmp_path: Path) -> None:
     assert (second.sample_id, second.closed, second.question_type) == ("train.json:2", False, "COUNT")
 
 
+def test_what_is_no_answer_and_what_is_not_there(tmp_path: Path) -> None:
+    given = ("N/A", "na", "null", "NaN", "-", "n/a|left", "none", "no", "")
+    lines = "".join(f"a.png,q{place}?,{answer}\n" for place, answer in enumerate(given))
+    root = write(
+        tmp_path / "ward", train="image,question,answer\n" + lines, test="image,question,anwser\nb.png,q?,left\n"
+    )
+    data = OwnVQA(root, validation_fraction=0)
+    with pytest.warns(UserWarning, match=r"1 x no column 'answer' \(there: image, question, anwser\).*: test\.csv"):
+        assert [record.accepted for record in data.records("train")] == [("left",), ("0",), ("no",)]
+    counts = data.summary().splits
+    assert (counts["test"]["open"], counts["test"]["closed"]) == (0, 0)
+    assert data.summary().test_rows[0]["closed"] is None
+    assert "found by their text alone; rewordings are not looked for" in data.description["twins"]
+
+
+def test_a_test_table_alone_is_described(tmp_path: Path) -> None:
+    data = OwnVQA(write(tmp_path / "ward", test="image,question,answer\nb.png,q?,left\n"))
+    assert data.summary().splits["test"]["open"] == 1
+
+
+def test_the_words_of_the_paper_protocol(tmp_path: Path) -> None:
+    table = "image,question,answer\na.png,q?,left\n"
+    data = OwnVQA(write(tmp_path / "ward", train=table + "b.png,q?,no\n", test=table), protocol="paper")
+    data.setup("fit")
+    assert data.description["validated on"] == "the test split itself"
+    assert data.description["training rows that are twins"] == "1"
+
+
+def test_captions_that_are_too_short_are_said_where_none_is_left(tmp_path: Path) -> None:
+    root = write(tmp_path, train="image,caption\na.png,head 9\nb.png,head\n")
+    assert len(OwnRetrieval(root).records("train")) == 2
+    with pytest.raises(UserError, match=r"2 captions of fewer than 3 words, left out \(--data\.minimum_words\)"):
+        OwnRetrieval(root, minimum_words=3).records("train")
+
+
 def test_captions_and_pairs_to_retrieve(tmp_path: Path) -> None:
     table = "image,caption\na.png,a  bright round lesion\nb.png,\n,no image here at all\nc.png,short\n"
     root = write(tmp_path, train=table)
@@ -69,7 +104,7 @@ def test_captions_and_pairs_to_retrieve(tmp_path: Path) -> None:
     captions = OwnCaptions(root).read(problems)
     assert {record.image: record.text for record in captions["train"]} == {f"images/{k}": v for k, v in kept.items()}
     assert problems.counts == {"row without caption, left out": 1, "row without image, left out": 1}
-    pairs = OwnRetrieval(root).read(Problems("t"))
+    pairs = OwnRetrieval(root, minimum_words=3).read(Problems("t"))
     assert [record.text for record in pairs["train"]] == ["a bright round lesion"]  # the others have too few words
 
 

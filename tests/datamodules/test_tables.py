@@ -73,6 +73,35 @@ def test_one_table_or_one_for_each_split_in_any_format(tmp_path: Path, ending: s
         assert [(split, row["image"], row["caption"]) for split, _, row in rows] == found
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_the_head_tells_the_separator_and_may_have_capitals(tmp_path: Path, mark: str, ending: str) -> None:
+    rows = pd.DataFrame([{"Image": "a.png", "CAPTION": "one, two; three", "Other": "x"}])
+    rows.to_csv(tmp_path / f"train.{ending}", sep=mark, index=False)
+    assert [row for _, _, row in read(tmp_path)] == [{"image": "a.png", "caption": "one, two; three"}]
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl", "parquet"])
+def test_names_with_capitals_in_other_formats(tmp_path: Path, ending: str) -> None:
+    write_table(tmp_path / f"train.{ending}", [{"Image": "a.png", "Caption": "x"}])
+    assert [row for _, _, row in read(tmp_path)] == [{"image": "a.png", "caption": "x"}]
+
+
+def test_lists_in_parquet_are_lists(tmp_path: Path) -> None:
+    lists: list[Any] = [["left", "left side"], [], None, ["left", None]]
+    for kind in (pa.list_(pa.string()), pa.large_list(pa.large_string())):
+        table = pa.table({"image": ["a.png"] * 4, "caption": pa.array(lists, type=kind), "n": [[1], [2, 3], [], [4]]})
+        parquet.write_table(table, tmp_path / "train.parquet")
+        found = [row for _, _, row in read(tmp_path, ("image", "caption", "n"))]
+        assert [row["caption"] for row in found] == lists and found[1]["n"] == [2, 3]
+    many = pa.table({"image": ["a.png"] * 3000, "caption": [[str(place), "x"] for place in range(3000)]})
+    parquet.write_table(many, tmp_path / "train.parquet", row_group_size=1700)
+    assert [row["caption"][0] for _, _, row in read(tmp_path)] == [str(place) for place in range(3000)]
+    parquet.write_table(pa.table({"image": ["a.png"], "caption": [{"text": "x"}]}), tmp_path / "train.parquet")
+    with pytest.raises(UserError, match=r"column 'caption' holds struct.*; a cell is a text, a number, or a list"):
+        read(tmp_path)
+
+
 def test_tables_that_cannot_be_told_apart(tmp_path: Path) -> None:
     write_table(tmp_path / "train.csv", ROWS)
     write_table(tmp_path / "train.json", ROWS)
@@ -180,7 +209,13 @@ def test_images_of_another_type_are_told(tmp_path: Path, images: list[Any], told
         ("train.csv", "image,caption\na.png,x\n".encode("utf-16"), "line 1: not UTF-8 .* save the file as UTF-8"),
         ("train.csv", b"image,caption,image\na.png,x,b.png\n", "several columns 'image'"),
         ("train.csv", b"picture,caption\na.png,x\n", r"no column 'image' \(there: picture, caption\)"),
-        ("train.csv", b"image;caption\na.png;x\n", r"no column 'image' and no 'caption' \(there: image;caption\)"),
+        ("train.csv", b"image;text\na.png;x\n", r"no column 'caption' \(there: image, text\)"),
+        (
+            "train.csv",
+            b"image,caption\na.png,one, two\n",
+            "line 2 has 3 cells, the header 2: put a text with a comma",
+        ),
+        ("my.csv", b"image,caption\na.png,x\n", r"no column 'split' \(there.*, or name it train\.csv"),
         ("train.csv", b"image,caption\na.png,x\0y\n", "line 2: a NUL byte"),
         ("train.tsv", b"", "is not a CSV file with a header"),
         ("train.json", '[{"image": "a"}]'.encode("utf-16"), "is not a JSON file"),
