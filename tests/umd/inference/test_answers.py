@@ -277,7 +277,7 @@ def test_a_question_that_is_too_long_is_cut_with_a_word(
 ) -> None:
     image = some_images(classifier_run)[0]
     long = "is " * 40
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="umd.inference"):
         reply = classifier.answer(image, long + "there a lesion?")
     assert reply.cut and "only the first 32 tokens are read of: is is" in caplog.text
     assert reply.answers == classifier.answer(image, long + "nothing?").answers
