@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from umd.files import UserError
@@ -21,7 +21,7 @@ def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
         if kept != name:
             same[name] = kept
     kept_weights = {name: value.contiguous().clone() for name, value in weights.items() if name not in same}
-    save_file(kept_weights, path, metadata=same)
+    path.write_bytes(save(kept_weights, metadata=same))  # the library's own writing leaves the file to its owner alone
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -268,6 +268,8 @@ def test_a_tensor_with_two_names_is_kept_once(tmp_path: Path) -> None:
     shared = torch.randn(300, 400)
     weights = {"a": shared, "b": shared, "half": shared[:150], "turned": shared.T, "none": torch.empty(0)}
     save_weights(weights, tmp_path / "weights")
+    (tmp_path / "any").touch()
+    assert (tmp_path / "weights").stat().st_mode == (tmp_path / "any").stat().st_mode, "as readable as other files"
     found = read_weights(tmp_path / "weights")
     assert found.keys() == weights.keys() and all(found[name].equal(value) for name, value in weights.items())
     assert (tmp_path / "weights").stat().st_size < 4 * 300 * 400 * 2.6  # whole, half, and turned
