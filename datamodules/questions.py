@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -177,19 +177,33 @@ def carve_by_image(records: Sequence[VQARecord], fraction: float) -> tuple[list[
     return kept, [record for record in records if record.image in held_out]
 
 
+def places_of_twins(
+    train: Sequence[Collection[tuple[str, str]]], test: Sequence[Collection[tuple[str, str]]]
+) -> list[tuple[int, ...]]:
+    """For each test question the places of the training rows that share an image with the same words, in their order.
+
+    Args:
+        train: The (image, words) of each training row.
+        test: Those of each test question, in every form that it has.
+    """
+    places: dict[tuple[str, str], list[int]] = {}
+    for place, keys in enumerate(train):
+        for key in keys:
+            places.setdefault(key, []).append(place)
+    return [tuple(sorted({place for key in keys for place in places.get(key, ())})) for keys in test]
+
+
 def mark_twins_by_text(
     train: Sequence[VQARecord], test: Sequence[VQARecord]
 ) -> tuple[list[VQARecord], list[VQARecord]]:
     """The same rows; twins are those of one image whose questions are equal, case and outer blanks aside."""
-
-    def key(record: VQARecord) -> tuple[str, str]:
-        return record.image, record.question.strip().lower()
-
-    twins: dict[tuple[str, str], list[VQARecord]] = {}
-    for record in train:
-        twins.setdefault(key(record), []).append(record)
-    asked = {key(record) for record in test}
+    asked, known = ([[(row.image, row.question.strip().lower())] for row in rows] for rows in (test, train))
+    found = places_of_twins(known, asked)
+    twins = {place for places in found for place in places}
     return (
-        [replace(record, has_twin=key(record) in asked) for record in train],
-        [replace(record, has_twin=key(record) in twins, twins=tuple(twins.get(key(record), ()))) for record in test],
+        [replace(record, has_twin=place in twins) for place, record in enumerate(train)],
+        [
+            replace(record, has_twin=bool(places), twins=tuple(train[place] for place in places))
+            for record, places in zip(test, found, strict=True)
+        ],
     )

@@ -19,6 +19,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from datamodules.image_files import without_ending
+from datamodules.questions import places_of_twins
 
 Row = Mapping[str, Any]
 
@@ -56,13 +57,7 @@ def twins_by_text(train: Sequence[Row], test: Sequence[Row]) -> Twins:
         image = without_ending(str(row.get("image_name")).strip())
         return {(image, str(row[form]).strip().lower()) for form in forms if not is_null(row.get(form))}
 
-    own = [keys(row, FORMS[:1]) for row in train]
-    asked = [keys(row, FORMS) for row in test]
-    places: dict[tuple[str, str], list[int]] = {}
-    for place, found in enumerate(own):
-        for key in found:
-            places.setdefault(key, []).append(place)
-    of_test = [tuple(sorted({place for key in found for place in places.get(key, ())})) for found in asked]
+    of_test = places_of_twins([keys(row, FORMS[:1]) for row in train], [keys(row, FORMS) for row in test])
     twins = {place for found in of_test for place in found}
     return Twins([place in twins for place in range(len(train))], list(map(bool, of_test)), of_test)
 
