@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal, NotRequired, Protocol, TypedDict, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, NotRequired, Protocol, TypedDict, runtime_checkable
 
-from torch import Tensor
-from torch.nn import Parameter
+if TYPE_CHECKING:  # only names of types here: a table of numbers needs no torch
+    from torch import Tensor
+    from torch.nn import Parameter
 
-from umd.batch import ImageTextBatch
+    from umd.batch import ImageTextBatch
 
 UNKNOWN: Final = "unknown"
 """The protocol of a training that nothing tells of, as with checkpoints from before that was written down."""
@@ -16,6 +17,13 @@ UNKNOWN: Final = "unknown"
 RESULTS_SCHEMA: Final = 1
 """The version of `Results`; it grows where a field changes its meaning or goes, not where one is added."""
 
+
+FEW: Final = 10
+"""An interval of fewer questions (samples), or over fewer images, is marked: what so few say of others is a guess."""
+
+FEW_MARK: Final = "*"
+
+FEW_NOTE: Final = f"{FEW_MARK} of fewer than {FEW} questions, or images: not to be leaned on."
 
 Split = Literal["train", "validation", "test"]
 

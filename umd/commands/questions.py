@@ -15,6 +15,9 @@ import yaml
 from umd.files import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from datamodules.questions import VQARecord
     from datamodules.vqa import VQADataModule
     from umd.scoring.questions import Questions
 
@@ -108,9 +111,7 @@ def read_questions(arguments: Sequence[str], split: str, hold_out: bool) -> tupl
     Raises:
         UserError: no data set of questions, or it has no such split.
     """
-    import pandas as pd  # not above: these bring Lightning as well, and what is mistyped is said first
-
-    from datamodules.baselines import fools
+    from datamodules.baselines import fools  # not above: these bring Lightning, and what is mistyped is said first
     from datamodules.problems import Problems
     from datamodules.vqa import VQADataModule
     from datamodules.vqa_groups import question_kinds
@@ -133,16 +134,8 @@ def read_questions(arguments: Sequence[str], split: str, hold_out: bool) -> tupl
         raise UserError(f"{data.title}: no {split} split in {data.root} (there: {', '.join(splits) or 'none'})")
     train = splits.get("train", [])
     images = {record.image for record in train}
-    table = pd.DataFrame(
-        {
-            "question_id": [record.sample_id for record in asked],
-            "image": [record.image for record in asked],
-            "question": [record.question for record in asked],
-            "accepted": [record.accepted for record in asked],
-            "closed": [record.closed for record in asked],
-            "has_twin": [record.has_twin for record in asked],
-        }
-    )
+    reworded = [(record.sample_id, twin) for record in asked if (twin := data.twin_of(record)) is not None]
+    twins = _table([twin for _, twin in reworded]).assign(of=[name for name, _ in reworded])
     title = f"{data.title}, protocol {data.protocol}, {split}"
     notes = [f"train, for who does not look at the image: {len(train):,} questions about {len(images):,} images"]
     notes += [f"{key}: {value}" for key, value in data.description.items() if key not in ("data", "protocol", *splits)]
@@ -155,7 +148,24 @@ def read_questions(arguments: Sequence[str], split: str, hold_out: bool) -> tupl
     if not train:
         notes = ["there is no training split, so nothing stands beside it"]
     beside = fools(train, asked) if train else {}
-    return Questions(title, table, question_kinds(train, asked), beside, tuple(notes), sources), partial(_picture, data)
+    groups = question_kinds(train, asked)
+    return Questions(title, _table(asked), groups, beside, twins, tuple(notes), sources), partial(_picture, data)
+
+
+def _table(records: Sequence[VQARecord]) -> pd.DataFrame:
+    """See `Questions.table`."""
+    import pandas as pd  # not above: it takes a while, and what is mistyped is said first
+
+    return pd.DataFrame(
+        {
+            "question_id": [record.sample_id for record in records],
+            "image": [record.image for record in records],
+            "question": [record.question for record in records],
+            "accepted": [record.accepted for record in records],
+            "closed": [record.closed for record in records],
+            "has_twin": [record.has_twin for record in records],
+        }
+    )
 
 
 def _picture(data: VQADataModule, image: str) -> str | None:

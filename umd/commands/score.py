@@ -19,6 +19,9 @@ def main(arguments: list[str]) -> None:
     """Print the tables; with --out and --report write all numbers and a page too."""
     given, data_options = parse(arguments)
     files = [answers_file(path) for path in given.predictions]
+    controls = control_files(given.controls)
+    if controls and len(files) != 1:
+        raise UserError(f"--controls: they are those of one system; give one file of answers, not {len(files)}")
     # Not above: they bring torch and Lightning, which take seconds, and what is mistyped is said first.
     from datamodules.answers import normalize_answer
     from umd.commands.score_tables import shown
@@ -34,7 +37,8 @@ def main(arguments: list[str]) -> None:
     of_data = data_arguments(given.data, given.root, data_options, next(iter(runs.values()), None))
     hold_out = given.data is None or given.split == "validation"
     questions, picture = read_questions(of_data, given.split, hold_out)
-    result = score(questions, answers, normalize_answer, set(runs))
+    under = {name: read_answers(file, given.id, given.answer) for name, file in controls.items()}
+    result = score(questions, answers, normalize_answer, set(runs), under)
     console = Console()
     for part in shown(result, console.width):
         console.print(part)
@@ -75,6 +79,13 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"), help="default: test")
     parser.add_argument("--id", metavar="COLUMN", help="column of question ids, if its name does not say so")
     parser.add_argument("--answer", metavar="COLUMN", help="column of answers, if its name does not say so")
+    parser.add_argument(
+        "--controls",
+        nargs="+",
+        default=[],
+        metavar="NAME=FILE",
+        help="the same system's answers to the same questions asked otherwise: blank=b.csv other=c.csv twins=t.csv",
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write scores.json and CSVs there")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write all of it as one page (HTML)")
     parser.add_argument(
@@ -107,6 +118,25 @@ def answers_file(path: Path) -> tuple[Path, Path | None]:
         raise UserError(f"there is no file '{path}'")
     of_a_test = path.name == _OWN_PREDICTIONS and (folder / "results.json").is_file()
     return path, folder if of_a_test else None
+
+
+def control_files(given: Sequence[str]) -> dict[str, Path]:
+    """The files of answers under controls, by the names of these.
+
+    Raises:
+        UserError: one is not of the form NAME=FILE, has the name of another, or its file is not there.
+    """
+    files: dict[str, Path] = {}
+    for one in given:
+        name, _, path = one.partition("=")
+        if not name.strip() or not path:
+            raise UserError(f"--controls: '{one}' is not of the form NAME=FILE, such as blank=blank.csv")
+        if name in files:
+            raise UserError(f"--controls: '{name}' is given twice")
+        if not Path(path).is_file():
+            raise UserError(f"--controls: {name}: there is no file '{path}'")
+        files[name] = Path(path)
+    return files
 
 
 def system_names(files: Sequence[tuple[Path, Path | None]]) -> list[str]:

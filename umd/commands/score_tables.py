@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from umd.commands.compare import in_parts, paired_table
+from umd.protocols import FEW, FEW_NOTE
 from umd.scoring.scored import Scored
 from umd.scoring.scores import METRICS_IN_WORDS, WHOLE, interval_text
 
@@ -20,6 +21,8 @@ def shown(result: Scored, width: int) -> Iterator[Table | str]:
     """Tables and notes for a terminal of `width` characters."""
     yield from _accuracies(result, width)
     yield _marks(result)
+    if result.controls:
+        yield _controls(result)
     if len(result.pairs):
         yield paired_table(result.pairs)
         yield _agreement(result)
@@ -38,6 +41,8 @@ def _accuracies(result: Scored, width: int) -> Iterator[Table]:
     title = f"{result.questions.title}: accuracy in per cent"
     if alone:
         title += "\n[95 % interval over questions]\n[95 % interval over images; - of a single one]"
+        if any(row["images"] < FEW for row in result.rows):
+            title += f"\n{FEW_NOTE}"
     if fools:
         title += f"\n{BELOW} less than is right without a look at the image, by one of the last {len(fools)} columns"
 
@@ -74,6 +79,27 @@ def _marks(result: Scored) -> Table:
         rows = [row for row in result.rows if row["system"] == name and row["group"] in WHOLE]
         for place, row in enumerate(rows):
             table.add_row("" if place else name, row["group"], *(f"{row[metric]:.1f}" for metric in METRICS_IN_WORDS))
+    return table
+
+
+def _controls(result: Scored) -> Table:
+    table = _table(
+        "The same questions asked otherwise, in per cent\n[95 % interval over questions]\n[95 % interval over images]\n"
+        "as asked: accuracy on these questions as they are; changed: share with another answer than as asked"
+    )
+    table.add_column("control", overflow="fold")
+    table.add_column("questions\n(images)", justify="right", no_wrap=True)
+    for head in ("accuracy", "as asked", "both right", "changed"):
+        table.add_column(head.replace(" ", "\n"), justify="right", no_wrap=True)
+    for row in result.controls:
+        table.add_row(
+            row["control"],
+            f"{row['questions']:,} ({row['images']:,})",
+            f"{row['accuracy']:.1f}\n{interval_text(row, 'interval')}\n{interval_text(row, 'image_interval')}",
+            f"{row['as_asked']:.1f}",
+            f"{row['both_right']:.1f}",
+            f"{row['changed']:.1f}\n{interval_text(row, 'changed_interval')}",
+        )
     return table
 
 

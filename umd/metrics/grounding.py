@@ -18,6 +18,7 @@ CONTROL_COLUMNS: Final = (
     "interval_high",
     "image_interval_low",
     "image_interval_high",
+    "images",
     "as_asked",
     "both_right",
     "changed",
@@ -37,10 +38,11 @@ def control_rows(asked: pd.DataFrame, controls: Mapping[str, pd.DataFrame]) -> l
             `image` and `closed` are not read.
 
     Returns:
-        Dictionaries with the keys `CONTROL_COLUMNS`, all but the first two in per cent: the accuracy under the control
-        with 95 % bootstrap intervals over questions and over images, that of the same questions as asked, the share
-        that is right both times, and the share whose answer is another, with its interval over questions. Where true
-        answers are known, it is the questions with one that count; where none is, accuracies are None.
+        Dictionaries with the keys `CONTROL_COLUMNS`, all but `control` and the counts in per cent: the accuracy under
+        the control with 95 % bootstrap intervals over questions and over images (so many `images`), that of the same
+        questions as asked, the share that is right both times, and the share whose answer is another, with its interval
+        over questions. Where true answers are known, it is the questions with one that count; where none is, accuracies
+        are None.
     """
     rows = []
     for name, changed in controls.items():
@@ -57,7 +59,7 @@ def control_rows(asked: pd.DataFrame, controls: Mapping[str, pd.DataFrame]) -> l
 
 def _row(both: pd.DataFrame) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(CONTROL_COLUMNS[1:])
-    row["questions"] = len(both)
+    row["questions"], row["images"] = len(both), both["image"].nunique()
     other = (both["answer"] != both["answer_then"]).to_numpy()
     row["changed"] = 100 * float(other.mean())
     row["changed_interval_low"], row["changed_interval_high"] = bootstrap_interval(other)

@@ -21,6 +21,8 @@ class Questions:
             the answers that count as right, normalised; none where the data set gives none), `closed`, `has_twin`.
         groups: further groups of the questions, as members by place.
         fools: what can be answered without looking at the image, by the name of who does: an answer a question.
+        twins: the reworded form of those questions that have one, a row each with the columns of `table`, and `of`:
+            the id of the question.
         notes: what a reader must know of these questions, a line each.
         sources: where they are published, a line each.
     """
@@ -29,6 +31,7 @@ class Questions:
     table: pd.DataFrame
     groups: Mapping[str, list[bool]] = field(default_factory=dict)
     fools: Mapping[str, list[str]] = field(default_factory=dict)
+    twins: pd.DataFrame = field(default_factory=pd.DataFrame)
     notes: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
 

@@ -8,6 +8,7 @@ from xml.etree.ElementTree import Element
 
 import pandas as pd
 
+from umd.protocols import FEW, FEW_NOTE
 from umd.scoring.figure import accuracy_picture
 from umd.scoring.page import element, items, page, table
 from umd.scoring.scored import Scored
@@ -25,12 +26,17 @@ HOW: Final = (
     "al., ACL 2002) and ROUGE-L F1 (Lin, 2004): torchmetrics' on each answer by itself. All are means over questions.",
     "Intervals: 95 %, percentile bootstrap with 2,000 resamples, over questions, and over images with all their "
     "questions (questions about one image are not independent).",
+    "Controls: the same system's answers to the same questions asked otherwise (about a blank image, another one, in "
+    "other words), graded alike; of closed questions about yes or no it is the yes or no that changes, elsewhere the "
+    "normalised answer. Those to twins are graded by the twins' own answers.",
     "Pairs: exact sign-flip tests of the difference, over questions (McNemar's test) and over images, corrected for "
     "the number of pairs (Holm, 1979).",
     "Without a look at the image: train's most frequent answer; that to questions of the same type; that to train's "
     "nearest question (cosine of TF-IDF vectors of words; of equally near ones the most frequent answer); where "
     "questions have a twin in train as published, its answer, and else that to questions of the same type.",
 )
+
+_COUNTS: Final = ("questions", "images")
 
 PROTOCOLS: Final = {
     "clean": "clean: train is without the rows that reword a test question (its twins).",
@@ -70,6 +76,9 @@ def _parts(result: Scored, picture: Callable[[str], str | None] | None, most: in
     )
     yield element("h2", "Other marks")
     yield _marks(result)
+    if result.controls:
+        yield element("h2", "The same questions asked otherwise")
+        yield _controls(result)
     if len(result.pairs):
         yield element("h2", "In pairs")
         yield _pairs(result)
@@ -90,21 +99,24 @@ def _accuracies(result: Scored) -> Element:
     cells: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in result.rows:
         cells.setdefault(row["group"], {})[row["system"]] = row
-    head = [_head("questions"), _head(""), *map(_head, result.matched), *(_head(name, "fool") for name in fools)]
+    head = [_head(""), _head("questions"), _head("images"), *map(_head, result.matched)]
+    head += [_head(name, "fool") for name in fools]
     rows = [
-        [element("td", group), element("td", f"{next(iter(of_group.values()))['questions']:,}")]
+        [element("td", group), *(element("td", f"{next(iter(of_group.values()))[of]:,}") for of in _COUNTS)]
         + [_accuracy(of_group[name]) for name in result.matched]
         + [element("td", f"{of_group[name]['accuracy']:.1f}", class_="fool") for name in fools]
         for group, of_group in cells.items()
     ]
     caption = "Per cent; below each value its intervals over questions and over images (- of a single image)."
+    if any(row["images"] < FEW for row in result.rows):
+        caption += f" {FEW_NOTE}"
     if fools:
         caption += " Grey: what is right without a look at the image. Shaded, <: less than one of these."
     return table(caption, head, rows)
 
 
 def _accuracy(row: Mapping[str, Any]) -> Element:
-    ends = [element("small", interval_text(row, over)) for over in ("interval", "image_interval")]
+    ends = _ends(row, "interval", "image_interval")
     value = element("b", f"{'< ' if row['below'] else ''}{row['accuracy']:.1f}")
     if row["below"]:
         return element("td", value, *ends, class_="below", title=f"less than {', '.join(row['below'])}")
@@ -120,6 +132,32 @@ def _marks(result: Scored) -> Element:
             cells = [element("td", row["system"], class_=kind), element("td", row["group"], class_="text")]
             rows.append(cells + [element("td", f"{row[metric]:.1f}", class_=kind) for metric in METRICS_IN_WORDS])
     return table("Means over questions, in per cent.", head, rows)
+
+
+def _controls(result: Scored) -> Element:
+    head = [_head("control"), _head("questions"), _head("images")]
+    head += [_head(name) for name in ("accuracy", "as asked", "both right", "changed")]
+    rows = [
+        [
+            element("td", row["control"]),
+            element("td", f"{row['questions']:,}"),
+            element("td", f"{row['images']:,}"),
+            element("td", element("b", f"{row['accuracy']:.1f}"), *_ends(row, "interval", "image_interval")),
+            element("td", f"{row['as_asked']:.1f}"),
+            element("td", f"{row['both_right']:.1f}"),
+            element("td", f"{row['changed']:.1f}", *_ends(row, "changed_interval")),
+        ]
+        for row in result.controls
+    ]
+    caption = (
+        "Per cent. As asked: accuracy on the same questions as they are; both right: as asked and under the control; "
+        "changed: share of questions with another answer than as asked."
+    )
+    return table(caption, head, rows)
+
+
+def _ends(row: Mapping[str, Any], *over: str) -> list[Element]:
+    return [element("small", interval_text(row, one)) for one in over]
 
 
 def _pairs(result: Scored) -> Element:

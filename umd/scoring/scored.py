@@ -13,6 +13,7 @@ import pandas as pd
 from umd.files import UserError
 from umd.metrics.paired import corrected, pair_rows
 from umd.scoring.answers import Given
+from umd.scoring.controls import controlled
 from umd.scoring.grades import Normalize, compared, grade
 from umd.scoring.groups import breakdown
 from umd.scoring.matching import Matched, match
@@ -33,6 +34,7 @@ class Scored:
         graded: the marks of each system and then of each fool, see `umd.scoring.grades.grade`.
         rows: see `umd.scoring.scores.score_rows`.
         pairs: each two systems on all questions, see `umd.metrics.paired.pair_rows`, with `p_holm`; empty for one.
+        controls: the system on the same questions asked otherwise, see `umd.metrics.grounding.control_rows`.
         notes: what a reader must know, a line each.
     """
 
@@ -41,6 +43,7 @@ class Scored:
     graded: Mapping[str, pd.DataFrame]
     rows: list[dict[str, Any]]
     pairs: pd.DataFrame
+    controls: list[dict[str, Any]]
     notes: tuple[str, ...]
 
     @property
@@ -63,6 +66,7 @@ class Scored:
             "rows": self.rows,
             "pairs": self.pairs.to_dict("records"),
             "agreement": self.agreement,
+            "controls": self.controls,
         }
 
     def files(self) -> dict[str, str]:
@@ -81,7 +85,11 @@ class Scored:
 
 
 def score(
-    questions: Questions, answers: Mapping[str, Given], normalize: Normalize, runs: Collection[str] = ()
+    questions: Questions,
+    answers: Mapping[str, Given],
+    normalize: Normalize,
+    runs: Collection[str] = (),
+    controls: Mapping[str, Given] | None = None,
 ) -> Scored:
     """Match, grade and compare.
 
@@ -91,6 +99,7 @@ def score(
         normalize: the VQA normalisation.
         runs: which of the systems are tests of this project's own: what such a test left out, since its image cannot
             be read or only a part was tested, does not count for anyone.
+        controls: the only system's answers to the same questions asked otherwise, see `umd.scoring.controls`.
 
     Raises:
         UserError: no question has an answer to compare with, or a file matches none.
@@ -129,7 +138,12 @@ def score(
     for name, found in matched.items():
         start = f"{name}: " if len(matched) > 1 else ""
         notes += [start + note for note in (f"matched by {found.by}", *found.notes, *_of_reading(graded[name]))]
-    return Scored(questions, matched, graded, rows, corrected(pairs), tuple(notes))
+    under_controls: list[dict[str, Any]] = []
+    if controls:
+        (name,) = matched
+        under_controls, told = controlled(questions, matched[name], graded[name], controls, normalize, same)
+        notes += told
+    return Scored(questions, matched, graded, rows, corrected(pairs), under_controls, tuple(notes))
 
 
 def _of_reading(marks: pd.DataFrame) -> list[str]:

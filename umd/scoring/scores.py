@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from umd.metrics.intervals import bootstrap_interval, counted_interval, image_intervals
+from umd.protocols import FEW, FEW_MARK
 from umd.scoring.grades import METRICS
 from umd.scoring.groups import Members
 
@@ -88,15 +89,19 @@ def _measured(table: pd.DataFrame, over_images: Sequence[tuple[float, float]]) -
 
 
 def interval_text(row: Mapping[str, Any], over: str) -> str:
-    """One of a row's intervals of accuracy; a dash where all questions are of one image, which says nothing of others.
+    """One of a row's intervals; a dash where all questions are of one image, which says nothing of others.
+
+    Where fewer than `umd.protocols.FEW` questions, or images, stand behind it, `FEW_MARK` says that it is not to be
+    leaned on.
 
     Args:
-        row: one of `score_rows`.
-        over: "interval" (over questions) or "image_interval".
+        row: with `questions`, `images` and the ends of the interval.
+        over: "interval" (of accuracy over questions), "image_interval", or another one over questions.
     """
-    if over == "image_interval" and row["images"] == 1:
+    count = row["images" if over == "image_interval" else "questions"]
+    if over == "image_interval" and count == 1:
         return "-"
-    return f"[{row[f'{over}_low']:.1f}, {row[f'{over}_high']:.1f}]"
+    return f"[{row[f'{over}_low']:.1f}, {row[f'{over}_high']:.1f}]{FEW_MARK if count < FEW else ''}"
 
 
 def agreement(graded: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:

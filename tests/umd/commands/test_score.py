@@ -165,6 +165,10 @@ def test_files_are_compared_in_pairs_and_where_they_differ_is_listed(data: Path,
         (["a.csv", "--data", "roco", "--root", "data"], "umd score needs a data set of questions"),
         (["a.csv", "--data", "vqa_rad", "--root", "data", "--split", "validation"], "no validation split"),
         (["a.csv", "--data", "vqa_rad", "--images"], "--images: pictures belong in a report"),
+        (["a.csv", "--controls", "b.csv"], "--controls: 'b.csv' is not of the form NAME=FILE"),
+        (["a.csv", "--controls", "x=a.csv", "x=b.csv"], "--controls: 'x' is given twice"),
+        (["a.csv", "--controls", "x=b.csv"], "--controls: x: there is no file 'b.csv'"),
+        (["a.csv", "a.csv", "--controls", "x=a.csv"], "they are those of one system; give one file of answers, not 2"),
         (["a.csv", "--data.protocol"], "--data.protocol: there is no value for it"),
     ],
 )
@@ -199,6 +203,20 @@ def test_the_report_shows_images_only_where_asked_for(data: Path, tmp_path: Path
         assert "Lau, Gayen" in page and "protocol clean" in page and page.count("<script") == 0
     assert sizes == {"plain": 0, "few": 1, "all": 3}
     assert "images/3.png" in page and "cannot be read" in page
+
+
+def test_controls_stand_in_the_table_the_numbers_and_the_report(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = {13: "no", 15: "no", 16: "left lung", 17: "organ 2", 18: "liver"}
+    blank, twins = write(tmp_path / "b.csv", right | {15: "yes"}), write(tmp_path / "t.csv", {14: "no"})
+    arguments = (write(tmp_path / "a.csv", right), "--data", "vqa_rad", "--root", data, "--report", tmp_path / "r.html")
+    content = run(tmp_path / "out", *arguments, "--controls", f"blank={blank}", f"twins={twins}")
+    found = {row["control"]: (row["questions"], row["accuracy"], row["changed"]) for row in content["controls"]}
+    assert found["blank"] == (5, 80, 20) and found["twins"] == (1, 100, 0)
+    shown = capsys.readouterr().out
+    assert "The same questions asked otherwise" in shown and "blank, closed" in shown
+    assert "blank, closed" in (tmp_path / "r.html").read_text()
 
 
 def test_other_splits_and_protocols(data: Path, tmp_path: Path) -> None:
