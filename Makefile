@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO := runs/demo
 UMD := $(BIN)/umd
 
-.PHONY: setup demo test lint clean reproduce-table1
+.PHONY: setup demo test lint bench clean reproduce-table1
 
 setup: $(STAMP)
 
@@ -46,6 +46,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What a training step costs, by part; see umd/bench/README.md: make bench [BENCH="--scale base --compare old.json"]
+bench: setup
+	$(BIN)/python -m umd.bench $(BENCH)
 
 clean:
 	rm -rf $(DEMO)
