@@ -55,7 +55,8 @@ class StageNetwork:
         """How its scores become probabilities."""
         if isinstance(self.stage, VQAGenerator):
             return "exp"
-        return "sigmoid" if isinstance(self.stage, VQAClassifier) else "softmax"
+        separate = isinstance(self.stage, VQAClassifier) and self.stage.answer_loss == "binary_cross_entropy"
+        return "sigmoid" if separate else "softmax"
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from umd.batch import VQABatch
 from umd.encoders import EncoderConfig
 from umd.files import UserError
 from umd.heads.split_head import Contribution
-from umd.losses.answering import answer_loss
+from umd.losses.answering import AnswerLoss, answer_cross_entropy, answer_loss
 from umd.metrics.images import image_numbers
 from umd.metrics.vqa import VQA_REPORT_COLUMNS, VQAAccuracy
 from umd.modules.choice import ChoiceStage, Inputs
@@ -34,6 +34,11 @@ class VQAClassifier(ChoiceStage[VQABatch, VQAAccuracy]):
             released code: it stays at chance whatever decides).
         inputs: "both", or one of "image" and "text" for a control that never sees the other: images turn
             uniformly grey, or questions are cut to their start token.
+        loss: "binary_cross_entropy", one sigmoid an answer (the paper's), or "cross_entropy", one softmax over all.
+        label_smoothing: share of the target that "cross_entropy" spreads evenly over all answers.
+
+    Raises:
+        UserError: an argument is out of its range.
     """
 
     called = "answers"
@@ -50,8 +55,18 @@ class VQAClassifier(ChoiceStage[VQABatch, VQAAccuracy]):
         answers: list[str] | None = None,
         contribution: Contribution = "masked_head",
         inputs: Inputs = "both",
+        loss: AnswerLoss = "binary_cross_entropy",
+        label_smoothing: float = 0.0,
     ) -> None:
+        if loss not in get_args(AnswerLoss):
+            raise UserError(f"loss is '{loss}'; allowed: {', '.join(get_args(AnswerLoss))}")
+        if not 0 <= label_smoothing < 1:
+            raise UserError(f"label_smoothing is {label_smoothing}; it must lie in [0, 1)")
+        if label_smoothing and loss != "cross_entropy":
+            raise UserError(f"label_smoothing is {label_smoothing}, but loss is '{loss}': it goes with 'cross_entropy'")
         super().__init__(encoder, optimizer, init_from, contribution, inputs)
+        self.answer_loss: AnswerLoss = loss
+        self.label_smoothing = label_smoothing
         self._breakdown: list[Row] = []
         if answers is not None:
             self.build_head(answers)
@@ -76,7 +91,9 @@ class VQAClassifier(ChoiceStage[VQABatch, VQAAccuracy]):
         return batch.answers
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Binary cross-entropy, summed over answers; an answer out of the vocabulary makes every one wrong."""
+        """Binary cross-entropy summed over answers, or cross-entropy; see `umd.losses.answering`."""
+        if self.answer_loss == "cross_entropy":
+            return answer_cross_entropy(logits, labels, self.label_smoothing)
         return answer_loss(logits, labels)
 
     def update(self, scores: VQAAccuracy, batch: VQABatch, logits: Tensor, labels: Tensor) -> None:
@@ -93,8 +110,8 @@ class VQAClassifier(ChoiceStage[VQABatch, VQAAccuracy]):
         return torch.tensor([[*row, *[-1] * (most - len(row))] for row in numbers], device=self.device)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """One sigmoid an answer: they need not add up to 1."""
-        return logits.float().sigmoid()
+        """One sigmoid an answer, which need not add up to 1, or one softmax: as the loss has it."""
+        return logits.float().softmax(1) if self.answer_loss == "cross_entropy" else logits.float().sigmoid()
 
     def notes(self, scores: VQAAccuracy) -> list[str]:
         """What accuracy and ceiling are."""

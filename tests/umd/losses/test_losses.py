@@ -15,7 +15,7 @@ from umd.encoders.fusion import Fusion
 from umd.files import UserError
 from umd.heads.text_decoder import TextDecoder
 from umd.losses.alignment import alignment_loss
-from umd.losses.answering import answer_loss
+from umd.losses.answering import answer_cross_entropy, answer_loss
 from umd.losses.contrastive import equal_pairs
 from umd.losses.feature_reconstruction import feature_loss
 from umd.losses.masked_image import masked_image_loss, patch_statistics, patchify, unpatchify
@@ -176,6 +176,20 @@ def test_answer_loss_is_torch_bce_times_the_answers() -> None:
     target[0, 6] = target[2, 0] = 1  # an unknown answer makes every answer wrong
     wanted: Tensor = functional.binary_cross_entropy_with_logits(logits, target) * 7
     torch.testing.assert_close(answer_loss(logits, labels), wanted)
+
+
+def test_answer_cross_entropy_by_hand() -> None:
+    logits, labels, smoothing = torch.randn(3, 7), torch.tensor([6, -1, 0]), 0.2
+    target = torch.full((2, 7), smoothing / 7)
+    target[0, 6] += 1 - smoothing
+    target[1, 0] += 1 - smoothing
+    known = logits[[0, 2]]  # an unknown answer counts for nothing
+    wanted = -(target * (known - known.exp().sum(1, keepdim=True).log())).sum(1).mean()
+    torch.testing.assert_close(answer_cross_entropy(logits, labels, smoothing), wanted)
+    logits.requires_grad_()
+    nothing = answer_cross_entropy(logits, torch.tensor([-1, -1, -1]))
+    nothing.backward()  # type: ignore[no-untyped-call]
+    assert nothing == 0 and logits.grad is not None and not logits.grad.any()
 
 
 def test_matching_loss_takes_one_for_a_match() -> None:
