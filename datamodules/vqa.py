@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -17,6 +17,8 @@ from datamodules.arguments import LoaderArguments, Unpack
 from datamodules.base import ImageTextDataModule
 from datamodules.collate import ImageTextCollate, tokenize
 from datamodules.controls import Change, Changed, Noise, OneImage, OtherImage, Reworded, ShuffledWords
+from datamodules.images import ImageFile
+from datamodules.leaks import Shared, find_shared, other_data
 from datamodules.loading import Item, WatchedDataLoader
 from datamodules.problems import Problems
 from datamodules.questions import VQARecord, carve_by_image, with_unique_ids
@@ -61,6 +63,7 @@ class VQAArguments(LoaderArguments, total=False):
 
     protocol: Protocol
     validation_fraction: float
+    also_train_on: list[str] | None
     text_length: int
 
 
@@ -79,6 +82,9 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         protocol: "clean" or "paper"; "hub" and "disjoint" are VQA-RAD's alone.
         validation_fraction: Share of the training images that are held out for validation where `clean`
             carves; 0: no validation split.
+        also_train_on: Further data sets of questions whose training rows are trained on too, each as CLASS=FOLDER,
+            such as SLAKE=/data/slake, under `clean`. The answer vocabulary is then that of all. Rows on images that
+            are, by file or published number, in validation or test here are left out.
         text_length: Most tokens of a question, and of an answer.
         **loader: As in `ImageTextDataModule`.
 
@@ -95,6 +101,7 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         *,
         protocol: Protocol = "clean",
         validation_fraction: float = 0.1,
+        also_train_on: list[str] | None = None,
         text_length: int = 32,
         **loader: Unpack[LoaderArguments],
     ) -> None:
@@ -108,7 +115,10 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         super().__init__(root, text_length=text_length, **loader)
         self.protocol = protocol
         self.validation_fraction = validation_fraction
+        self.companions = _companions(also_train_on or ())
+        self._check.locate = self._locate_any  # an image's name tells whose it is
         self._twins_left_out = 0
+        self._companion_rows: dict[str, int] = {}
 
     @abstractmethod
     def read_published(self, problems: Problems) -> dict[Split, list[VQARecord]]:
@@ -128,7 +138,24 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
                 splits["validation"] = splits["test"]
             elif self.protocol != "paper" and "train" in splits and self.validation_fraction > 0:
                 splits["train"], splits["validation"] = self._carved(splits["train"], problems)
+        if "train" in splits and self.companions:
+            kept_back = [record.image for split, rows in splits.items() if split != "train" for record in rows]
+            held_out = self.find_images(kept_back)
+            for name, companion in self.companions.items():
+                rows = self._with_answers(_training_rows(name, companion, problems), problems)
+                shared = {image.here for image in self._shared(rows, held_out)}
+                rows = [record for record in rows if record.image not in shared]
+                self._companion_rows[name] = len(rows)
+                splits["train"] = [*splits["train"], *rows]
         return splits
+
+    def _shared(self, rows: Sequence[VQARecord], held_out: Mapping[str, ImageFile]) -> list[Shared]:
+        return find_shared(self.find_images(record.image for record in rows), [held_out], near_duplicates=False)[0]
+
+    def _locate_any(self, image: str) -> ImageFile:
+        """As `locate`; an image of a companion is located there."""
+        name, _, rest = image.partition("/")
+        return self.companions[name].locate(rest) if name in self.companions else self.locate(image)
 
     def _with_answers(self, training: Sequence[VQARecord], problems: Problems) -> list[VQARecord]:
         """What can be trained on; the rest is a counted problem."""
@@ -219,6 +246,8 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         """Data set, protocol, rows of each split that was used, and what the protocol left out."""
         sizes = super().description
         description = {"data": sizes.pop("data"), "protocol": self.protocol, **sizes}
+        for title, rows in self._companion_rows.items():
+            description[f"of {title} in train"] = str(rows)
         if told := self._answer_types():
             description["answer types"] = told
         if self.protocol == "paper":
@@ -253,3 +282,25 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         if self.protocol != "paper":
             summary.heads["with_twin"] = "with twin in\npublished train"
         return summary
+
+
+def _companions(given: Sequence[str]) -> dict[str, VQADataModule]:
+    """The data sets of questions that are named so, by title; of one title the second is called "... 2" and so on."""
+    companions: dict[str, VQADataModule] = {}
+    for one in given:
+        data = other_data(one)
+        if not isinstance(data, VQADataModule):
+            raise UserError(f"also_train_on: '{one}' is no data set of questions")
+        titled = sum(other.title == data.title for other in companions.values())
+        companions[data.title if not titled else f"{data.title} {titled + 1}"] = data
+    return companions
+
+
+def _training_rows(name: str, companion: VQADataModule, problems: Problems) -> list[VQARecord]:
+    """A companion's training rows, with its name before those of images and before ids."""
+    if not companion.root.is_dir():
+        raise companion.nothing_found()
+    return [
+        replace(record, image=f"{name}/{record.image}", sample_id=f"{name}/{record.sample_id}")
+        for record in companion.read(problems).get("train", ())
+    ]

@@ -24,8 +24,8 @@ _APART: Final = (
     *("enable_progress_bar", "enable_model_summary", "enable_checkpointing", "log_every_n_steps", "dirpath"),
 )
 
-_NAMED_WITH_FOLDERS: Final = "exclude_images_of"
-"""Data sets as CLASS=FOLDER, of which the class alone counts."""
+_NAMED_WITH_FOLDERS: Final = ("exclude_images_of", "also_train_on")
+"""Settings that name data sets as CLASS=FOLDER, of which the class alone counts."""
 
 
 def sees_more(earlier: str, now: str) -> bool:
@@ -187,8 +187,9 @@ def _notes(of_training: Mapping[str, str], of_test: Mapping[str, str]) -> list[s
 
 def _without_chance(settings: Any) -> Any:  # noqa: ANN401 - nested plain values
     if isinstance(settings, Mapping):
-        if named := settings.get(_NAMED_WITH_FOLDERS):
-            settings = {**settings, _NAMED_WITH_FOLDERS: [str(one).partition("=")[0] for one in named]}
+        for name in _NAMED_WITH_FOLDERS:
+            if named := settings.get(name):
+                settings = {**settings, name: [str(one).partition("=")[0] for one in named]}
         return {
             key: _without_chance(value)
             for key, value in settings.items()

