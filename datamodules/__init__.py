@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datamodules.hub import HubVQA
     from datamodules.medpix import MedPixCaptions, MedPixRetrieval
     from datamodules.melinda import MELINDA
+    from datamodules.mixed_captions import MixedCaptions
     from datamodules.own import OwnCaptions, OwnClassification, OwnRetrieval, OwnVQA
     from datamodules.phantom import PhantomCaptions, PhantomClassification, PhantomRetrieval, PhantomVQA
     from datamodules.radiology_captions import RadiologyCaptions
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from datamodules.roco import ROCORetrieval
     from datamodules.rocov2 import ROCOv2Captions, ROCOv2Retrieval
     from datamodules.slake import SLAKE
+    from datamodules.slake_captions import SLAKECaptions
     from datamodules.vqa import VQADataModule
     from datamodules.vqa_med_2019 import VQAMed2019
     from datamodules.vqa_rad import VQARAD
@@ -36,6 +38,7 @@ __all__ = [
     "ImageTextDataModule",
     "MedPixCaptions",
     "MedPixRetrieval",
+    "MixedCaptions",
     "OwnCaptions",
     "OwnClassification",
     "OwnRetrieval",
@@ -49,6 +52,7 @@ __all__ = [
     "ROCOv2Retrieval",
     "RadiologyCaptions",
     "RetrievalDataModule",
+    "SLAKECaptions",
     "VQADataModule",
     "VQAMed2019",
 ]
@@ -61,6 +65,7 @@ _HOMES = {
     "MedPixCaptions": "datamodules.medpix",
     "MedPixRetrieval": "datamodules.medpix",
     "MELINDA": "datamodules.melinda",
+    "MixedCaptions": "datamodules.mixed_captions",
     "OwnCaptions": "datamodules.own",
     "OwnClassification": "datamodules.own",
     "OwnRetrieval": "datamodules.own",
@@ -75,6 +80,7 @@ _HOMES = {
     "ROCOv2Captions": "datamodules.rocov2",
     "ROCOv2Retrieval": "datamodules.rocov2",
     "SLAKE": "datamodules.slake",
+    "SLAKECaptions": "datamodules.slake_captions",
     "VQADataModule": "datamodules.vqa",
     "VQAMed2019": "datamodules.vqa_med_2019",
     "VQARAD": "datamodules.vqa_rad",

@@ -95,6 +95,10 @@ class ImageTextDataModule(Splits[RecordT], LightningDataModule):
         """What turns a list of items into a batch."""
         return ImageTextCollate(self.tokenizer, self.text_length)
 
+    def make_sampler(self, dataset: EndlessSequence[RecordT], replicas: int, rank: int) -> EpochSampler:
+        """Which rows a training sees in each epoch, and in which order."""
+        return EpochSampler(dataset, num_replicas=replicas, rank=rank, seed=self.seed)
+
     def prepare_data(self) -> None:
         """Fills the image cache, if there is one, in one process a machine."""
         if self.images.cache is not None:
@@ -114,11 +118,8 @@ class ImageTextDataModule(Splits[RecordT], LightningDataModule):
         """Shuffled by (seed, epoch); the last batch is dropped if it is not the only one."""
         dataset = self._dataset("train", training=True)
         trainer = self.trainer
-        sampler = EpochSampler(
-            dataset,
-            num_replicas=trainer.world_size if trainer else 1,
-            rank=trainer.global_rank if trainer else 0,
-            seed=self.seed,
+        sampler = self.make_sampler(
+            dataset, trainer.world_size if trainer else 1, trainer.global_rank if trainer else 0
         )
         sampler.set_epoch(trainer.current_epoch if trainer else 0)
         drop_last = sampler.num_samples > self.batch_size

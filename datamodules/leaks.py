@@ -76,16 +76,29 @@ def other_data(given: str) -> ImageTextDataModule[Any]:
         UserError: It is not written so, or there is no such class.
     """
     name, _, folder = given.partition("=")
-    module, _, short = name.rpartition(".")
-    if not short or not folder:
+    if not name.rpartition(".")[2] or not folder:
         raise UserError(f"'{given}': a data set is named as CLASS=FOLDER, such as VQARAD=/data/vqa_rad")
+    return data_class(name, given)(folder)
+
+
+def data_class(name: str, given: str) -> type[ImageTextDataModule[Any]]:
+    """The class of a data set, by its name; one that is not of this project by its module and name.
+
+    Args:
+        name: Such as "VQARAD", or "ward.WardQuestions".
+        given: What the user wrote, for messages.
+
+    Raises:
+        UserError: There is none.
+    """
+    module, _, short = name.rpartition(".")
     try:
         kind = getattr(import_module(module or "datamodules"), short, None)
     except ImportError as error:
         raise UserError(f"'{given}': there is no module '{module}' ({error})") from error
     if not (isinstance(kind, type) and issubclass(kind, ImageTextDataModule)):
         raise UserError(f"'{given}': '{name}' is no class of a data set, such as VQARAD")
-    return kind(folder)
+    return kind
 
 
 def images_of(

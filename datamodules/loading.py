@@ -94,10 +94,13 @@ class EpochSampler(DistributedSampler[Any]):
     skip: int = 0
 
     def __iter__(self) -> Iterator[int]:
-        first = self.epoch * len(cast(EndlessSequence[Any], self.dataset))
-        keys = [first + index for index in super().__iter__()]
+        keys = [self.key(place) for place in super().__iter__()]
         skip, self.skip = self.skip, 0
         return iter(keys[skip:])
+
+    def key(self, place: int) -> int:
+        """The key of this place of the epoch: the row of that number, in the pass of the epoch's number."""
+        return self.epoch * len(cast(EndlessSequence[Any], self.dataset)) + place
 
 
 class WatchedDataLoader(DataLoader[Any]):

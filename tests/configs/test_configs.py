@@ -119,10 +119,15 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_roco(three, root / "roco_medicat" / "roco", seed=0)
     write_melinda(three, root / "melinda", seed=0)
     write_vqa_med_2019(three, root / "vqa_med_2019")
+    for layout in ("slake_captions", "medpix_slake/slake", "medpix_slake/vqa_rad"):
+        (root / layout).mkdir(parents=True)
+    write_vqa_rad(two, root / "medpix_slake" / "vqa_rad", seed=0)
+    for layout in ("slake_captions", "medpix_slake/slake"):
+        write_slake(three, root / layout, seed=0)
     # Enough that fifteen negatives differ from a pair's own.
     lines = [medpix_line(number, f"Finding number {number}.") for number in range(28)]
     rows = [(f"ROCOv2_2023_{number}", f"Finding number {number}.") for number in range(28)]
-    for name in ("medpix", "medpix_retrieval"):
+    for name in ("medpix", "medpix_retrieval", "medpix_slake/medpix"):
         write_medpix(root / name, {"train": lines[:20], "dev": lines[20:24], "test": lines[24:]})
     for name in ("rocov2", "rocov2_retrieval"):
         write_rocov2(root / name, {"train": rows[:20], "valid": rows[20:24], "test": rows[24:]})

@@ -151,13 +151,19 @@ def _classes(settings: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:  # noqa:
         if "class_path" in settings:
             arguments = settings.get("init_args") or {}
             yield str(settings["class_path"]), arguments
-            for given in arguments.get("exclude_images_of") or ():  # CLASS=FOLDER, the project's own without a module
-                name = str(given).partition("=")[0]
-                yield name if "." in name else f"datamodules.{name}", {}
+            for given in arguments.get("exclude_images_of") or ():  # CLASS=FOLDER
+                yield _data_class(str(given).partition("=")[0]), {}
+            for source in arguments.get("sources") or ():
+                yield from _classes({"class_path": _data_class(source["data"]), "init_args": source})
         settings = list(settings.values())
     if isinstance(settings, list):
         for value in settings:
             yield from _classes(value)
+
+
+def _data_class(name: str) -> str:
+    """A data set's class as it is named where the project's own do without their module."""
+    return name if "." in name else f"datamodules.{name}"
 
 
 def differences(old: object, new: object, at: str = "") -> list[str]:
