@@ -19,19 +19,7 @@ $(STAMP): pyproject.toml
 # Three stages on the phantom data, then the same fine-tuning blind on one eye, all three side by side, and a question.
 demo: setup
 	rm -rf $(DEMO)
-	$(UMD) fit --config configs/pretrain.yaml --runs $(DEMO)
-	$(UMD) fit --config configs/calibrate.yaml --runs $(DEMO) \
-	    --model.init_from $(DEMO)/pretrain/default/checkpoints/last.ckpt
-	$(UMD) fit --config configs/vqa.yaml --data.root $(DEMO)/phantom --runs $(DEMO) --name joint \
-	    --model.init_from $(DEMO)/calibrate/default/checkpoints/last.ckpt
-	$(UMD) fit --config configs/vqa.yaml --config configs/ablation/text_only.yaml --runs $(DEMO) --name text_only \
-	    --data.root $(DEMO)/phantom --model.init_from $(DEMO)/calibrate/default/checkpoints/last.ckpt
-	$(UMD) fit --config configs/vqa.yaml --config configs/ablation/image_only.yaml --runs $(DEMO) --name image_only \
-	    --data.root $(DEMO)/phantom --model.init_from $(DEMO)/calibrate/default/checkpoints/last.ckpt
-	$(UMD) compare $(DEMO)/vqa/joint $(DEMO)/vqa/text_only $(DEMO)/vqa/image_only
-	$(UMD) answer --ckpt_path $(DEMO)/vqa/joint --image $(DEMO)/phantom/images/phantomtest00000.jpg \
-	    --question "Where is the lesion?" --show $(DEMO)/answer.png
-	@echo "to ask it in a browser: $(UMD) serve --ckpt_path $(DEMO)/vqa/joint --data configs/vqa.yaml --root $(DEMO)/phantom"
+	$(UMD) demo --folder $(DEMO)
 
 # Table 1 of UMD, every stage of it; without DATA_ROOT with tiny encoders on phantom data (about 10 minutes):
 # make reproduce-table1 [DATA_ROOT=FOLDER] [SCALE=small] [SEEDS="0 1 2"] [ROWS="m3ae umd"]

@@ -20,6 +20,7 @@ _OWN_COMMANDS: dict[str, tuple[str, str]] = {
     "score": ("umd.commands.score", "grade anybody's answers to a data set's questions"),
     "export": ("umd.commands.export", "write a trained model into a folder to take along, also as ONNX"),
     "compare": ("umd.commands.compare", "put the test results of several runs into one table"),
+    "demo": ("umd.commands.demo", "all stages on phantom data, in a few minutes"),
     "reproduce": ("umd.reproduce", "make a table or figure of the papers, all stages of it"),
     "convert": ("umd.released.convert", "turn a released UMD or M3AE checkpoint into one of this project"),
     "data": ("umd.commands.data", "show what a data set holds, before anything is trained"),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -177,15 +175,6 @@ def test_slips_are_found_at_once(given: str, message: str, tmp_path: Path, monke
     words = given.split()
     with pytest.raises(UserError, match=message):
         check(parser().parse_args(words if "--ckpt_path" in words else [*words, "--ckpt_path", "x.ckpt"]))
-
-
-def test_the_demo_asks_about_an_image_of_its_own() -> None:
-    makefile = (Path(umd.__file__).parents[1] / "Makefile").read_text().replace("\\\n", "")
-    (line,) = re.findall(r"^\t\$\(UMD\) answer (.*)$", makefile, re.MULTILINE)
-    given = parser().parse_args(shlex.split(line.replace("$(DEMO)", "runs/demo")))
-    assert given.image[0].parts[:3] == ("runs", "demo", "phantom") and given.show.parts[:2] == ("runs", "demo")
-    assert given.method == "attention"  # which needs no extra
-    assert "--data.root $(DEMO)/phantom --runs $(DEMO) --name joint" in makefile
 
 
 def test_a_slip_costs_no_wait(tmp_path: Path) -> None:
