@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,9 @@ from umd.files import UserError
 from umd.protocols import HasModalities
 
 Noise = Literal["modulated", "both", "none"]
+
+TOGETHER = 16
+"""So many gradients are modulated at a time, about a layer's: their noise needs no more memory than that."""
 
 
 def ratios(contributions: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -60,33 +63,48 @@ def coefficients(contributions: Mapping[str, Tensor], beta: float) -> dict[str, 
     }
 
 
+@torch.no_grad()
 def modulate(
-    gradient: Tensor,
+    gradients: Sequence[Tensor],
     coefficient: float,
     generator: torch.Generator,
     noise: bool = True,
-    rows: Tensor | None = None,
-) -> Tensor:
-    """One tensor's coordinated gradient (UMD Eq. 13): k * g + N(0, std(g)^2).
+    rows: Mapping[Tensor, Tensor] | None = None,
+) -> None:
+    """Coordinates gradients, each by itself and in place (UMD Eq. 13): g becomes k * g + N(0, std(g)^2).
 
     Args:
-        gradient: g, of any shape; its standard deviation (unbiased) is taken before scaling.
+        gradients: g, of any shapes; the standard deviation (unbiased) is taken before scaling.
         coefficient: k.
-        generator: Where the noise comes from, on the gradient's device.
+        generator: Where the noise comes from, on the gradients' device; drawn in their order.
         noise: Whether to add noise. A single element has no standard deviation and gets none.
-        rows: Mask (V,) of the rows of a gradient (V, D) that may get noise; None for all.
-
-    Returns:
-        The new gradient; the one given stays as it is.
+        rows: Of those gradients (V, D) of which only some rows may get noise: these rows, (R,) int64.
     """
-    scaled = gradient * coefficient
-    if not noise or gradient.numel() < 2:
-        return scaled
+    rows = rows or {}
+    noisy = [g for g in gradients if noise and g.numel() > 1]
+    spreads = [g.std() for g in noisy]
+    torch._foreach_mul_(list(gradients), coefficient)
+    if not noisy:
+        return
     # A step sees few rows of a vocabulary; drawing for all of them would cost more than the rest of this callback.
-    chosen = slice(None) if rows is None else rows.nonzero().squeeze(1)
-    drawn = torch.randn(gradient[chosen].shape, generator=generator, dtype=gradient.dtype, device=gradient.device)
-    scaled[chosen] += drawn * gradient.std()
-    return scaled
+    parts = [g[rows[g]] if g in rows else g for g in noisy]
+    drawn = [torch.randn(p.shape, generator=generator, dtype=p.dtype, device=p.device) for p in parts]
+    torch._foreach_mul_(drawn, spreads)
+    torch._foreach_add_(parts, drawn)
+    for g, part in zip(noisy, parts, strict=True):
+        if g in rows:
+            g[rows[g]] = part
+
+
+@torch.no_grad()
+def touched_rows(gradients: Sequence[Tensor]) -> dict[Tensor, Tensor]:
+    """Those rows of each gradient (V, D) that are not all zero, (R,) int64; one transfer from the device for all."""
+    if not gradients:
+        return {}
+    # Counts what is not zero, without a mask as large as the gradient.
+    counts = torch.cat([torch.linalg.vector_norm(g, ord=0, dim=1) for g in gradients]).cpu()
+    parts = torch.split(counts, [len(g) for g in gradients])
+    return {g: part.nonzero()[:, 0].to(g.device) for g, part in zip(gradients, parts, strict=True)}
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -189,28 +207,25 @@ class ModalityCoordination(Callback):
             on_step=True,
             on_epoch=False,
         )
-        gradients = [p.grad for ps in self._modalities.values() for p in ps if p.grad is not None]
-        if not gradients:
+        gradients = {u: {p: p.grad for p in ps if p.grad is not None} for u, ps in self._modalities.items()}
+        every = [g for of_one in gradients.values() for g in of_one.values()]
+        if not every:
             return
-        finite = torch.stack(torch._foreach_norm(gradients)).isfinite().all()
-        # The one transfer from the device: all that decides what is done below.
-        *factors, usable = torch.stack([*k.values(), finite]).tolist()
+        finite = torch.stack(torch._foreach_norm(every)).isfinite().all()
+        # The one transfer from the device: all that decides what is done below. A second one tells rows of embeddings.
+        *numbers, usable = torch.stack([*k.values(), finite]).tolist()
         if not usable:
             return
-        generators: dict[torch.device, torch.Generator] = {}
-        for u, factor in zip(k, factors, strict=True):
-            noise = self.noise == "both" or (self.noise == "modulated" and factor < 1)
-            if factor == 1 and not noise:
+        factors = dict(zip(k, numbers, strict=True))
+        noised = {u: self.noise == "both" or (self.noise == "modulated" and factors[u] < 1) for u in k}
+        rows = touched_rows([g for u in k if noised[u] for p, g in gradients[u].items() if p in self._embeddings])
+        generator = torch.Generator(every[0].device).manual_seed(step_seed(self.seed, trainer.global_step))
+        for u, factor in factors.items():
+            if factor == 1 and not noised[u]:
                 continue
-            for parameter in self._modalities[u]:
-                g = parameter.grad
-                if g is None:
-                    continue
-                if g.device not in generators:
-                    generator = torch.Generator(g.device)
-                    generators[g.device] = generator.manual_seed(step_seed(self.seed, trainer.global_step))
-                rows = (g != 0).any(dim=1) if parameter in self._embeddings else None
-                g.copy_(modulate(g, factor, generators[g.device], noise, rows))
+            own = list(gradients[u].values())
+            for first in range(0, len(own), TOGETHER):
+                modulate(own[first : first + TOGETHER], factor, generator, noised[u], rows)
 
     def _global_contributions(self, trainer: Trainer, module: HasModalities) -> dict[str, Tensor]:
         local = module.modality_contributions()

@@ -32,6 +32,8 @@ def perturbation(
     fixed_weight: float,
     epsilon: float,
     norm: Norm,
+    out: Sequence[Tensor] | None = None,
+    scratch: Sequence[Tensor] | None = None,
 ) -> list[Tensor]:
     """What to add to the weights theta, given the optimizer's first moments m (GGP section 2.1).
 
@@ -47,25 +49,31 @@ def perturbation(
         fixed_weight: Factor on m where `adaptive` is false.
         epsilon: Largest change of an element, as a share of its magnitude.
         norm: Norms over all `parameters` together ("encoder") or over each tensor by itself ("tensor").
+        out: Tensors shaped like the weights to put the result in; made anew without.
+        scratch: Tensors shaped like the weights to compute the bounds in; made anew without.
 
     Returns:
-        The clipped perturbations, shaped like the weights; zeros where ||m|| is zero.
+        The clipped perturbations, shaped like the weights; zeros where ||m|| is zero. `out`, where it was given.
     """
     if not parameters:
         return []
     theta, m = list(parameters), list(moments)
+    r, bounds = ([torch.empty_like(t) for t in theta] if room is None else list(room) for room in (out, scratch))
+    torch._foreach_copy_(r, m)
     if not adaptive:
-        r = torch._foreach_mul(m, fixed_weight)
+        torch._foreach_mul_(r, fixed_weight)
     elif norm == "encoder":
         weight_norm, moment_norm = (torch.linalg.vector_norm(_norms(tensors)) for tensors in (theta, m))
-        r = torch._foreach_mul(m, _scale(delta, weight_norm, moment_norm))
+        torch._foreach_mul_(r, _scale(delta, weight_norm, moment_norm))
     else:
-        r = torch._foreach_mul(m, list(_scale(delta, _norms(theta), _norms(m)).unbind()))
-    bounds = _bounds(theta, epsilon)
+        torch._foreach_mul_(r, list(_scale(delta, _norms(theta), _norms(m)).unbind()))
+    torch._foreach_copy_(bounds, theta)
+    torch._foreach_abs_(bounds)
+    torch._foreach_mul_(bounds, epsilon)
     torch._foreach_minimum_(r, bounds)
     torch._foreach_neg_(bounds)
     torch._foreach_maximum_(r, bounds)
-    return list(r)
+    return r
 
 
 @torch.no_grad()
@@ -83,8 +91,9 @@ def statistics(parameters: Sequence[Tensor], perturbations: Sequence[Tensor], ep
     """
     theta, r = list(parameters), list(perturbations)
     ratio = torch.linalg.vector_norm(_norms(r)) / torch.linalg.vector_norm(_norms(theta))
-    pairs = zip(torch._foreach_abs(r), _bounds(theta, epsilon), strict=True)
-    clipped = torch.stack([(size >= bound).sum() for size, bound in pairs]).sum()
+    # One tensor after the other, so that no further copies of all the weights are made.
+    pairs = zip(r, theta, strict=True)
+    clipped = torch.stack([(one.abs() >= weight.abs().mul_(epsilon)).sum() for one, weight in pairs]).sum()
     return ratio, clipped / sum(tensor.numel() for tensor in theta)
 
 
@@ -97,12 +106,6 @@ def _scale(delta: float, weight_norm: Tensor, moment_norm: Tensor) -> Tensor:
     return torch.where(moment_norm > 0, delta * weight_norm / moment_norm, 0.0)
 
 
-def _bounds(parameters: list[Tensor], epsilon: float) -> tuple[Tensor, ...]:
-    bounds = torch._foreach_abs(parameters)
-    torch._foreach_mul_(bounds, epsilon)
-    return bounds
-
-
 class WeightPerturbation(Callback):
     """Takes each training step's loss and gradient at weights moved slightly against the latest updates.
 
@@ -112,9 +115,9 @@ class WeightPerturbation(Callback):
     alone, also a checkpoint written while they are shifted (by a signal handler, or inside `training_step`).
 
     Works on any LightningModule whose optimizers keep a first moment `exp_avg`. Frozen parameters, and those
-    without a moment yet (the first step), are left alone. Logs `perturbation/norm_ratio` and
-    `perturbation/clipped_share` at each step that is perturbed. Takes the memory of one copy of the named
-    modules' weights, and of about three more while it computes.
+    without a moment yet (the first step), are left alone. All micro-batches of a step are shifted alike. Logs
+    `perturbation/norm_ratio` and `perturbation/clipped_share` at those steps that the trainer logs
+    (`log_every_n_steps`); at others they are not computed. Takes the memory of two copies of the modules' weights.
 
     In manual optimization the first `manual_backward` of a step puts the weights back.
 
@@ -158,8 +161,9 @@ class WeightPerturbation(Callback):
         self.epsilon = epsilon
         self.norm: Norm = norm
         self._groups: list[list[Parameter]] = []
-        self._buffers: dict[Parameter, Tensor] = {}
+        self._perturbations: dict[Parameter, Tensor] = {}  # of this optimizer step; empty before its first micro-batch
         self._snapshots: dict[Parameter, Tensor] = {}  # of the parameters that are shifted right now
+        self._room: dict[Parameter, tuple[Tensor, Tensor]] = {}  # in which both of these lie, step after step
         self._handles: list[RemovableHandle] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -202,38 +206,53 @@ class WeightPerturbation(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         """Takes the snapshot and shifts the weights."""
         self._restore()
-        parameters: list[Tensor] = []
-        perturbations: list[Tensor] = []
-        snapshots: dict[Parameter, Tensor] = {}
+        moments = self._moments(trainer)
+        if not moments:
+            return
+        new = self._perturbations.keys() != moments.keys()
+        if new:
+            self._compute(moments)
+        parameters: list[Tensor] = list(moments)
+        snapshots = {p: self._room[p][1] for p in moments}
+        torch._foreach_copy_(list(snapshots.values()), parameters)
+        self._snapshots = snapshots  # before the shift: an interrupt in the middle of it is undone too
+        perturbations = [self._perturbations[p] for p in moments]
+        torch._foreach_add_(parameters, perturbations)
+        if new and trainer._logger_connector.should_update_logs:
+            norm_ratio, clipped_share = statistics(list(snapshots.values()), perturbations, self.epsilon)
+            pl_module.log_dict(
+                {"perturbation/norm_ratio": norm_ratio, "perturbation/clipped_share": clipped_share},
+                on_step=True,
+                on_epoch=False,
+            )
+
+    def _moments(self, trainer: Trainer) -> dict[Parameter, Tensor]:
+        """The parameters that can be shifted now, with their first moments."""
+        return {
+            p: moment
+            for group in self._groups
+            for p in group
+            if p.requires_grad and (moment := _first_moment(p, trainer.optimizers)) is not None
+        }
+
+    def _compute(self, moments: Mapping[Parameter, Tensor]) -> None:
+        for p in moments:
+            if p not in self._room:
+                self._room[p] = torch.empty_like(p), torch.empty_like(p)
         for group in self._groups:
-            moments: dict[Tensor, Tensor] = {}
-            for p in group:
-                if p.requires_grad and (moment := _first_moment(p, trainer.optimizers)) is not None:
-                    moments[p] = moment
-                    if p not in self._buffers:
-                        self._buffers[p] = torch.empty_like(p)
-                    snapshots[p] = self._buffers[p]
-            parameters.extend(moments)
-            perturbations += perturbation(
-                list(moments),
-                list(moments.values()),
+            shifted = [p for p in group if p in moments]
+            perturbation(
+                shifted,
+                [moments[p] for p in shifted],
                 adaptive=self.adaptive,
                 delta=self.delta,
                 fixed_weight=self.fixed_weight,
                 epsilon=self.epsilon,
                 norm=self.norm,
+                out=[self._room[p][0] for p in shifted],
+                scratch=[self._room[p][1] for p in shifted],  # the snapshot's, which is taken afterwards
             )
-        if not parameters:
-            return
-        norm_ratio, clipped_share = statistics(parameters, perturbations, self.epsilon)
-        torch._foreach_copy_(list(snapshots.values()), parameters)
-        self._snapshots = snapshots  # before the shift: an interrupt in the middle of it is undone too
-        torch._foreach_add_(parameters, perturbations)
-        pl_module.log_dict(
-            {"perturbation/norm_ratio": norm_ratio, "perturbation/clipped_share": clipped_share},
-            on_step=True,
-            on_epoch=False,
-        )
+        self._perturbations = {p: self._room[p][0] for p in moments}
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the weights back: earlier, autograd would find them changed under its graph."""
@@ -275,7 +294,7 @@ class WeightPerturbation(Callback):
         self._restore()
         for handle in self._handles:
             handle.remove()
-        self._handles, self._groups, self._buffers = [], [], {}
+        self._handles, self._groups, self._perturbations, self._room = [], [], {}, {}
 
     def _clean_state_dict(self, module: Module, state_dict: dict[str, Any], prefix: str, metadata: object) -> None:
         # Lightning reads the state_dict before its on_save_checkpoint hooks, weights-only files skip those,
@@ -293,6 +312,7 @@ class WeightPerturbation(Callback):
                 "update would be lost. In manual optimization call self.manual_backward(loss), and step the "
                 "optimizers that self.optimizers() returns."
             )
+        self._perturbations = {}
         mine = {p for group in self._groups for p in group}
         updated = [p for p in _optimized(optimizer) if p in mine and p.grad is not None]
         if updated and all(_first_moment(p, [optimizer]) is None for p in updated):

@@ -113,6 +113,7 @@ def quiet_trainer(folder: Path, *callbacks: Callback, **settings: Any) -> Traine
             "enable_model_summary": False,
             "num_sanity_val_steps": 0,
             "limit_val_batches": 0,
+            "log_every_n_steps": 1,
             **settings,
         },
     )

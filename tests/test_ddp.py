@@ -82,6 +82,7 @@ def trainer_of(folder: Path, *callbacks: Callback, **settings: Any) -> Trainer: 
             "enable_model_summary": False,
             "num_sanity_val_steps": 0,
             "limit_val_batches": 0,
+            "log_every_n_steps": 1,
             **settings,
         },
     )

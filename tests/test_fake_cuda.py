@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torchmetrics import Metric
 
 from callbacks.finite_guard import all_finite
-from callbacks.modality_coordination import coefficients, modulate
+from callbacks.modality_coordination import coefficients, modulate, touched_rows
 from callbacks.weight_perturbation import perturbation, statistics
 from tests.callbacks.test_callbacks_everywhere import STAGES
 from tests.synthetic import ANSWERS, answer_tokens, vqa_batch
@@ -161,10 +161,11 @@ def test_both_papers_mathematics_stay_on_their_device(on_cuda: FakeTensorMode) -
     for adaptive, norm in ((True, "encoder"), (True, "tensor"), (False, "encoder")):
         shifts = perturbation(weights, moments, adaptive=adaptive, norm=norm, **settings)  # type: ignore[arg-type]
         assert {shift.device for shift in (*shifts, *statistics(weights, shifts, 1e-3))} == {CUDA}
-    rows = torch.empty(4, dtype=torch.bool, device=CUDA)
+    rows = touched_rows(weights[:1])
+    assert rows[weights[0]].device == CUDA
     generator: Any = None
     for chosen in (None, rows):
-        assert modulate(weights[0], 0.5, generator, rows=chosen).device == CUDA
+        modulate(weights, 0.5, generator, rows=chosen)
     assert all_finite(weights).device == CUDA
 
 

@@ -41,8 +41,14 @@ class ImageTextBatch:
     def __len__(self) -> int:
         return self.image.shape[0]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """The same batch with every tensor on `device` (Lightning calls this)."""
+    def to(self, device: torch.device | str, non_blocking: bool | None = None) -> Self:
+        """The same batch with every tensor on `device`.
+
+        Lightning calls this, and passes `non_blocking` on to bare tensors only. Without it nobody waits for a copy to
+        an accelerator; one to the CPU is waited for, since its values may be read at once, and so is one to MPS.
+        """
+        if non_blocking is None:
+            non_blocking = torch.device(device).type not in ("cpu", "mps")
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:

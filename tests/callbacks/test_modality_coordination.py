@@ -18,7 +18,14 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD, Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks.modality_coordination import ModalityCoordination, coefficients, modulate, ratios, step_seed
+from callbacks.modality_coordination import (
+    ModalityCoordination,
+    coefficients,
+    modulate,
+    ratios,
+    step_seed,
+    touched_rows,
+)
 
 BETA = 0.1
 Gradients = dict[str, Tensor]
@@ -136,9 +143,9 @@ def test_only_two_modalities_are_defined() -> None:
 
 def test_noise_has_the_spread_of_the_unscaled_gradient() -> None:
     gradient = 5 + 3 * torch.randn(200, 500, generator=torch.Generator().manual_seed(0))
-    kept = gradient.clone()
-    noise = modulate(gradient, 0.25, torch.Generator().manual_seed(1)) - 0.25 * gradient
-    assert torch.equal(gradient, kept)
+    changed = gradient.clone()
+    modulate([changed], 0.25, torch.Generator().manual_seed(1))
+    noise = changed - 0.25 * gradient
     standard_error = 3 / math.sqrt(noise.numel())
     assert abs(noise.mean()) < 4 * standard_error
     assert abs(noise.std() - gradient.std()) < 4 * standard_error
@@ -147,12 +154,34 @@ def test_noise_has_the_spread_of_the_unscaled_gradient() -> None:
 
 
 def test_without_noise_only_scaled() -> None:
-    gradient = torch.randn(4, 3)
+    gradients = [torch.randn(4, 3), torch.randn(1)]
+    wanted = [g / 2 for g in gradients]
     generator = torch.Generator().manual_seed(0)
     state = generator.get_state()
-    assert torch.equal(modulate(gradient, 0.5, generator, noise=False), gradient / 2)
-    assert torch.equal(modulate(gradient[:1, 0], 0.5, generator), gradient[:1, 0] / 2)  # one element: no spread
+    modulate(gradients, 0.5, generator, noise=False)
+    modulate(gradients[1:], 1.0, generator)  # one element: no spread
+    assert all(map(torch.equal, gradients, wanted))
     assert torch.equal(generator.get_state(), state)
+
+
+def test_many_gradients_at_once_are_one_after_the_other_with_the_same_draws() -> None:
+    """Eq. 13 tensor by tensor, to the bit; of a vocabulary only the rows with a gradient."""
+    shapes = [(50, 6), (1,), (7, 5), (3,), (2, 3, 4)]
+    gradients = [torch.randn(shape) for shape in shapes]
+    gradients[0][20:] = 0.0
+    gradients[0][3] = torch.tensor([0.0, 0.0, 1e-40, 0.0, 0.0, 0.0])  # its square is zero
+    draws = torch.Generator().manual_seed(4)
+    wanted = []
+    for g in gradients:
+        scaled = g * 0.7
+        if len(g.flatten()) > 1:
+            kept = g[:20] if g is gradients[0] else g
+            scaled[: len(kept)] += torch.randn(kept.shape, generator=draws) * g.std()
+        wanted.append(scaled)
+    rows = touched_rows(gradients[:1])
+    assert rows[gradients[0]].tolist() == list(range(20))
+    modulate(gradients, 0.7, torch.Generator().manual_seed(4), rows=rows)
+    assert all(map(torch.equal, gradients, wanted))
 
 
 def test_seeds_of_steps_do_not_collide() -> None:

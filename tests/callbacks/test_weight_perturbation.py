@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,13 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from torch.optim import SGD, Adam, AdamW, NAdam, Optimizer, RAdam
 from torch.utils.data import DataLoader, TensorDataset
 
+from callbacks import weight_perturbation
 from callbacks.weight_perturbation import WeightPerturbation, perturbation, statistics
 
 LR, DELTA, FIXED, EPSILON = 0.02, 0.05, 0.05, 1e-3
@@ -96,12 +99,15 @@ def fit(
     checkpoints: bool = False,
     precision: Literal["32-true", "bf16-true"] = "32-true",
     resume: Path | None = None,
+    log_every: int = 1,
+    logger: Logger | None = None,
 ) -> Trainer:
     x, y = (torch.cat(column) for column in zip(*batches(steps), strict=True))
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
-        logger=False,
+        logger=logger or False,
+        log_every_n_steps=log_every,
         callbacks=callbacks,
         max_epochs=epochs,
         accumulate_grad_batches=accumulate,
@@ -259,6 +265,40 @@ def test_accumulation_equals_the_plain_loop_to_the_bit() -> None:
     assert [same(one, two) for one, two in zip(recorder.after, expected, strict=True)] == [True] * 8
     shifted = [not same(one, two) for one, two in zip(recorder.before, inside.during, strict=True)]
     assert shifted == [False, False] + [True] * 6
+
+
+def test_a_step_is_computed_once_whatever_its_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def counted(parameters: list[Tensor], *args: Any, **kwargs: Any) -> list[Tensor]:  # noqa: ANN401
+        calls.append(len(parameters))
+        return perturbation(parameters, *args, **kwargs)
+
+    monkeypatch.setattr(weight_perturbation, "perturbation", counted)
+    fit(Regressor(), [WeightPerturbation(["trunk"])], 12, accumulate=4)
+    assert calls == [4, 4]  # tensors, in the second and the third step; in the first there is no moment
+
+
+def test_statistics_are_those_of_the_logged_steps_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    computed: list[int] = []
+
+    def counted(parameters: list[Tensor], *args: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        computed.append(len(parameters))
+        return statistics(parameters, *args)
+
+    def logged(every: int) -> dict[str, tuple[str, str]]:
+        folder = tmp_path / str(every)
+        callbacks: list[Callback] = [WeightPerturbation(["trunk"])]
+        fit(Regressor(), callbacks, 24, accumulate=2, log_every=every, logger=CSVLogger(folder, name="", version=""))
+        with (folder / "metrics.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        return {row["step"]: (row["perturbation/norm_ratio"], row["perturbation/clipped_share"]) for row in rows}
+
+    always = logged(1)
+    monkeypatch.setattr(weight_perturbation, "statistics", counted)
+    sometimes = logged(4)
+    assert len(computed) == 3  # of 12 steps
+    assert sometimes == {step: always[step] for step in ("3", "7", "11")}
 
 
 def test_parameters_frozen_in_mid_training_keep_still() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Parameter
 from torch.optim import SGD
 
@@ -42,6 +43,16 @@ def test_decay_falls_on_tensors_of_two_dimensions_and_more() -> None:
         "scale": 0.0,
     }
     assert all(group["betas"] == (0.8, 0.9) and group["eps"] == 1e-7 for group in optimizer.param_groups)
+
+
+@pytest.mark.parametrize(
+    ("device", "wanted", "fused"), [("cpu", True, True), ("cuda", True, True), ("meta", True, None)]
+)
+def test_fused_where_there_is_a_kernel_and_it_is_wanted(device: str, wanted: bool, fused: bool | None) -> None:
+    with FakeTensorMode():
+        weight = Parameter(torch.empty(2, 2, device=device))
+        groups = [ParameterGroup("all", [weight])]
+        assert [build_adamw(groups, OptimizerConfig(), on).defaults["fused"] for on in (wanted, False)] == [fused, None]
 
 
 def test_groups_learn_at_their_multiple() -> None:

@@ -151,24 +151,32 @@ class PairQueue(nn.Module):
             self.register_buffer(f"{name}_identity", torch.zeros(size, dtype=torch.int64))
         self.register_buffer("enqueued", torch.zeros((), dtype=torch.int64))
         self.register_load_state_dict_pre_hook(_empty_without_identities)  # type: ignore[no-untyped-call]
+        self._known: tuple[Tensor, int, int] | None = None
 
     def pairs(self) -> PairPool:
         """The F pairs it holds, F <= size; views, not copies."""
-        filled = min(int(self.enqueued), self.size)
+        filled = min(self._count(), self.size)
         return PairPool(*(part[:filled] for part in self._parts()))
+
+    def _count(self) -> int:
+        """`enqueued`, read from the device only where somebody else has written it: a checkpoint, a step undone."""
+        if self._known is None or self._known[0] is not self.enqueued or self._known[1] != self.enqueued._version:
+            self._known = self.enqueued, self.enqueued._version, int(self.enqueued)
+        return self._known[2]
 
     @torch.no_grad()
     def enqueue(self, pairs: PairPool) -> None:
         """Put N pairs in the places of the oldest ones; of more than `size` the last remain."""
         if self.size == 0:
             return
-        count = len(pairs)
+        held, count = self._count(), len(pairs)
         places = (self.enqueued + torch.arange(count, device=self.image.device)) % self.size
         kept = slice(max(0, count - self.size), count)
         new = (pairs.image, pairs.text, pairs.image_identity, pairs.text_identity)
         for part, values in zip(self._parts(), new, strict=True):
             part[places[kept]] = values[kept].to(part.dtype)
         self.enqueued += count
+        self._known = self.enqueued, self.enqueued._version, held + count
 
     def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.image, self.text, self.image_identity, self.text_identity

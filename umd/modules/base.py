@@ -198,9 +198,11 @@ class Stage(LightningModule, Generic[EncoderT]):
         """AdamW over the groups, with the warm-up and decay of the settings, stepped every optimizer step."""
         groups = self.parameter_groups()
         check_partition(self, groups)
-        # Lightning refuses to clip for a fused optimizer in mixed precision, in bfloat16 too.
-        clips = bool(self.trainer.gradient_clip_val) and self.trainer.precision != "32-true"
-        optimizer = build_adamw(groups, self.optimizer_config, fused=not clips)
+        # Lightning refuses to clip for a fused optimizer in mixed precision, in bfloat16 too. In float16 a fused one
+        # would unscale in its step: callbacks would see scaled gradients, and a skipped step would pass for an update.
+        precision, clips = self.trainer.precision, bool(self.trainer.gradient_clip_val)
+        fused = precision == "32-true" or (precision == "bf16-mixed" and not clips)
+        optimizer = build_adamw(groups, self.optimizer_config, fused)
         steps = self.trainer.estimated_stepping_batches
         if math.isinf(steps):
             raise UserError("the learning rate needs an end: set trainer.max_steps or trainer.max_epochs")

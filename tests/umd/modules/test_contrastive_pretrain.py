@@ -154,6 +154,30 @@ def test_an_empty_or_absent_queue_adds_no_negatives() -> None:
     assert len(absent.pairs()) == 0
 
 
+def test_the_queue_knows_how_many_pairs_it_holds_without_asking_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But where a checkpoint was read, or a step undone."""
+    read: list[int] = []
+    number = Tensor.__int__
+
+    def counted(tensor: Tensor) -> int:
+        read.append(number(tensor))
+        return read[-1]
+
+    monkeypatch.setattr(Tensor, "__int__", counted)
+    queue, pairs = PairQueue(7, 2), pool_of(torch.ones(2, 2), torch.ones(2, 2), STRANGERS[:2])
+    for held in (2, 4, 6, 7, 7):
+        queue.enqueue(pairs)
+        assert len(queue.pairs()) == held
+    assert read == [0]
+    undone = [buffer.clone() for buffer in queue.buffers()]
+    queue.load_state_dict(PairQueue(7, 2).state_dict())
+    assert len(queue.pairs()) == 0
+    for buffer, earlier in zip(queue.buffers(), undone, strict=True):
+        buffer.copy_(earlier)
+    assert len(queue.pairs()) == 7
+    assert read == [0, 0, 10]
+
+
 def test_a_queue_that_does_not_know_its_pairs_starts_empty_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     queue = PairQueue(7, 2)
     queue.enqueue(pool_of(torch.ones(3, 2), torch.ones(3, 2), STRANGERS[:3]))
