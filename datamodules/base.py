@@ -15,7 +15,14 @@ from torch.utils.data import DataLoader
 from datamodules.arguments import check_least
 from datamodules.collate import ImageTextCollate
 from datamodules.images import ImageStore
-from datamodules.loading import EndlessSequence, EpochSampler, Item, ResumableDataLoader, WatchedDataLoader
+from datamodules.loading import (
+    EndlessSequence,
+    EpochSampler,
+    ImageByImageSampler,
+    Item,
+    ResumableDataLoader,
+    WatchedDataLoader,
+)
 from datamodules.looks import Sample, lengths_table, spread, text_lengths
 from datamodules.records import RecordT, Split
 from datamodules.splits import Splits
@@ -55,6 +62,8 @@ class ImageTextDataModule(Splits[RecordT], LightningDataModule):
 
     Attributes:
         predict_split: What `predict_dataloader` gives: "test" unless set.
+        rows_per_image: Most training rows of one image that follow each other, with one view of it in a batch; None:
+            rows come one by one.
 
     Raises:
         UserError: A number is out of its range.
@@ -88,6 +97,7 @@ class ImageTextDataModule(Splits[RecordT], LightningDataModule):
         self.random_resized_crop = random_resized_crop
         self.seed = seed
         self.predict_split: Split = "test"
+        self.rows_per_image: int | None = None
         self._tokenizer: Any = None
         self._tokenizer_state: dict[str, Any] | None = None
 
@@ -97,7 +107,10 @@ class ImageTextDataModule(Splits[RecordT], LightningDataModule):
 
     def make_sampler(self, dataset: EndlessSequence[RecordT], replicas: int, rank: int) -> EpochSampler:
         """Which rows a training sees in each epoch, and in which order."""
-        return EpochSampler(dataset, num_replicas=replicas, rank=rank, seed=self.seed)
+        if self.rows_per_image is None:
+            return EpochSampler(dataset, num_replicas=replicas, rank=rank, seed=self.seed)
+        rows = self.rows_per_image
+        return ImageByImageSampler(dataset, rows_per_image=rows, num_replicas=replicas, rank=rank, seed=self.seed)
 
     def prepare_data(self) -> None:
         """Fills the image cache, if there is one, in one process a machine."""
@@ -245,6 +258,7 @@ class ImageTextDataModule(Splits[RecordT], LightningDataModule):
             else evaluation_transform(self.image_size),
             seed=self.seed,
             vary_text=training,
+            one_view=not (training and self.random_resized_crop) or self.rows_per_image is not None,
         )
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Any]:

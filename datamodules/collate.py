@@ -41,6 +41,18 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], text_leng
     }
 
 
+def distinct(images: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """The different ones of B images as (U, 3, S, S), and (B,) int64 which of them each is; None: all differ.
+
+    Those that are one tensor are one image; pixels are not compared.
+    """
+    place: dict[int, int] = {}
+    index = [place.setdefault(id(image), len(place)) for image in images]
+    if len(place) == len(images):
+        return torch.stack(list(images)), None
+    return torch.stack([images[index.index(number)] for number in range(len(place))]), torch.tensor(index)
+
+
 class ImageTextCollate:
     """Builds an `ImageTextBatch` of items.
 
@@ -56,8 +68,10 @@ class ImageTextCollate:
     def __call__(self, items: Sequence[Item[Any]]) -> ImageTextBatch:
         """The batch of these items, in their order."""
         texts = tuple(item.text for item in items)
+        image, image_index = distinct([item.image for item in items])
         return ImageTextBatch(
-            image=torch.stack([item.image for item in items]),
+            image=image,
+            image_index=image_index,
             **tokenize(self.tokenizer, texts, self.text_length),
             mask_token_id=int(self.tokenizer.mask_token_id),
             index=torch.tensor([item.index for item in items]),

@@ -6,7 +6,7 @@ depends on a seed and the place of the question in its split alone, not on batch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -35,6 +35,10 @@ class Changed(Dataset[Question]):
 
     def __getitem__(self, key: int) -> Question:
         return self.change(self.questions[key])
+
+    def __getitems__(self, keys: Sequence[int]) -> list[Question]:
+        """The questions of a batch; what stays unchanged, they share."""
+        return [self.change(question) for question in self.questions.__getitems__(keys)]
 
 
 class OneImage:

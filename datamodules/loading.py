@@ -40,6 +40,8 @@ class Item(Generic[RecordT]):
 class EndlessSequence(Dataset[Item[RecordT]]):
     """A split as an endless sequence: item k is row k mod n in pass k // n, augmented by (seed, pass, row).
 
+    Items that are asked for together share one tensor where their images are the same and `one_view` is set.
+
     Args:
         records: The split's n rows.
         paths: Where each image name is stored.
@@ -47,6 +49,8 @@ class EndlessSequence(Dataset[Item[RecordT]]):
         transform: From the decoded image to (3, S, S) uint8; may draw from torch's global CPU generator.
         seed: Of the augmentation.
         vary_text: Choose among a row's texts (training) or take its first one (evaluation).
+        one_view: Rows of one image that are asked for together have one view of it, that of the first of them;
+            where the transform draws nothing, it is the view of each.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class EndlessSequence(Dataset[Item[RecordT]]):
         *,
         seed: int,
         vary_text: bool,
+        one_view: bool,
     ) -> None:
         self.records = records
         self.paths = paths
@@ -65,21 +70,39 @@ class EndlessSequence(Dataset[Item[RecordT]]):
         self.transform = transform
         self.seed = seed
         self.vary_text = vary_text
+        self.one_view = one_view
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, key: int) -> Item[RecordT]:
+        return self.item(key, {})
+
+    def __getitems__(self, keys: Sequence[int]) -> list[Item[RecordT]]:
+        """The items of a batch; a DataLoader asks for them at once."""
+        seen: dict[str, Tensor] = {}
+        return [self.item(key, seen) for key in keys]
+
+    def item(self, key: int, seen: dict[str, Tensor]) -> Item[RecordT]:
+        """Item `key`; views that may serve others are taken from `seen`, and put there, by the image's name."""
         epoch, index = divmod(key, len(self.records))
         record = self.records[index]
-        image = self.load(self.paths[record.image])
         random = np.random.default_rng((self.seed, epoch, index))
         text = record.text
         if self.vary_text and record.alternative_texts:
             text = (record.text, *record.alternative_texts)[random.integers(1 + len(record.alternative_texts))]
+        image = seen.get(record.image)
+        if image is None:
+            image = self._view(record.image, int(random.integers(2**63)))
+            if self.one_view:
+                seen[record.image] = image
+        return Item(record, image, text, index)
+
+    def _view(self, name: str, seed: int) -> Tensor:
+        image = self.load(self.paths[name])
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(random.integers(2**63)))
-            return Item(record, self.transform(image), text, index)
+            torch.default_generator.manual_seed(seed)
+            return self.transform(image)
 
 
 class EpochSampler(DistributedSampler[Any]):
@@ -93,14 +116,65 @@ class EpochSampler(DistributedSampler[Any]):
 
     skip: int = 0
 
+    def order(self) -> list[int]:
+        """This rank's places in the split, in the order of this epoch."""
+        return list(super().__iter__())
+
     def __iter__(self) -> Iterator[int]:
-        keys = [self.key(place) for place in super().__iter__()]
+        keys = [self.key(place) for place in self.order()]
         skip, self.skip = self.skip, 0
         return iter(keys[skip:])
 
     def key(self, place: int) -> int:
         """The key of this place of the epoch: the row of that number, in the pass of the epoch's number."""
         return self.epoch * len(cast(EndlessSequence[Any], self.dataset)) + place
+
+
+class ImageByImageSampler(EpochSampler):
+    """The same, drawn image by image: rows of one image follow each other, see `image_by_image`.
+
+    Each rank has a stretch of the epoch's order; as torch does, the first rows are repeated at its end until all ranks
+    have as many.
+
+    Args:
+        dataset: The split.
+        rows_per_image: Most rows of one image that follow each other.
+        num_replicas: Number of ranks.
+        rank: This one.
+        seed: Of the order.
+    """
+
+    def __init__(
+        self, dataset: EndlessSequence[Any], *, rows_per_image: int, num_replicas: int, rank: int, seed: int
+    ) -> None:
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, seed=seed)
+        self.images = [record.image for record in dataset.records]
+        self.rows_per_image = rows_per_image
+
+    def order(self) -> list[int]:
+        """See `EpochSampler.order`."""
+        random = np.random.default_rng((self.seed, self.epoch))
+        places = image_by_image(self.images, self.rows_per_image, random)
+        return [
+            places[k % len(places)] for k in range(self.rank * self.num_samples, (self.rank + 1) * self.num_samples)
+        ]
+
+
+def image_by_image(images: Sequence[str], most: int, random: np.random.Generator) -> list[int]:
+    """All rows in an order in which up to `most` rows of one image follow each other, in as few groups as that allows.
+
+    Which rows of an image go together is drawn, and so is when they come.
+
+    Args:
+        images: The name of each row's image.
+        most: Rows of one image that follow each other, at least 1.
+        random: What draws.
+    """
+    rows: dict[str, list[int]] = {}
+    for place in random.permutation(len(images)).tolist():
+        rows.setdefault(images[place], []).append(place)
+    groups = [of_one[k :: -(-len(of_one) // most)] for of_one in rows.values() for k in range(-(-len(of_one) // most))]
+    return [place for group in random.permutation(len(groups)) for place in groups[group]]
 
 
 class WatchedDataLoader(DataLoader[Any]):

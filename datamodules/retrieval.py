@@ -54,7 +54,13 @@ class PairsWithNegatives(EndlessSequence[CaptionRecord]):
 
     def __init__(self, pairs: EndlessSequence[CaptionRecord], number: int) -> None:
         super().__init__(
-            pairs.records, pairs.paths, pairs.load, pairs.transform, seed=pairs.seed, vary_text=pairs.vary_text
+            pairs.records,
+            pairs.paths,
+            pairs.load,
+            pairs.transform,
+            seed=pairs.seed,
+            vary_text=pairs.vary_text,
+            one_view=pairs.one_view,
         )
         self.number = number
         texts: dict[str, str] = {}
@@ -69,8 +75,9 @@ class PairsWithNegatives(EndlessSequence[CaptionRecord]):
         self.own = [places[record.text.casefold()] for record in self.records]
         self.texts = tuple(texts.values())
 
-    def __getitem__(self, key: int) -> RetrievalItem:
-        item = super().__getitem__(key)
+    def item(self, key: int, seen: dict[str, Tensor]) -> RetrievalItem:
+        """As for every split, with the negatives."""
+        item = super().item(key, seen)
         epoch, index = divmod(key, len(self.records))
         generator = np.random.default_rng((self.seed, epoch, index, NEGATIVES_STREAM))
         chosen = generator.choice(len(self.texts) - 1, self.number, replace=False)

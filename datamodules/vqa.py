@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from datamodules.answers import answer_vocabulary, normalize_answer
-from datamodules.arguments import LoaderArguments, Unpack
+from datamodules.arguments import LoaderArguments, Unpack, check_least
 from datamodules.base import ImageTextDataModule
 from datamodules.collate import ImageTextCollate, tokenize
 from datamodules.controls import Change, Changed, Noise, OneImage, OtherImage, Reworded, ShuffledWords
@@ -64,6 +64,7 @@ class VQAArguments(LoaderArguments, total=False):
     protocol: Protocol
     validation_fraction: float
     also_train_on: list[str] | None
+    questions_per_image: int | None
     text_length: int
 
 
@@ -85,6 +86,8 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         also_train_on: Further data sets of questions whose training rows are trained on too, each as CLASS=FOLDER,
             such as SLAKE=/data/slake, under `clean`. The answer vocabulary is then that of all. Rows on images that
             are, by file or published number, in validation or test here are left out.
+        questions_per_image: Train image by image: up to so many of its questions follow each other and see one view of
+            it, which an encoder computes once a batch. None: questions come one by one, as in the papers.
         text_length: Most tokens of a question, and of an answer.
         **loader: As in `ImageTextDataModule`.
 
@@ -102,9 +105,12 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         protocol: Protocol = "clean",
         validation_fraction: float = 0.1,
         also_train_on: list[str] | None = None,
+        questions_per_image: int | None = None,
         text_length: int = 32,
         **loader: Unpack[LoaderArguments],
     ) -> None:
+        if questions_per_image is not None:
+            check_least(1, questions_per_image=questions_per_image)
         if protocol not in self.protocols:
             others = " ('hub' and 'disjoint' are VQA-RAD's)" if protocol in get_args(Protocol) else ""
             raise UserError(
@@ -117,6 +123,7 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         self.validation_fraction = validation_fraction
         self.companions = _companions(also_train_on or ())
         self._check.locate = self._locate_any  # an image's name tells whose it is
+        self.rows_per_image = questions_per_image
         self._twins_left_out = 0
         self._companion_rows: dict[str, int] = {}
 

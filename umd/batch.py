@@ -15,7 +15,8 @@ class ImageTextBatch:
     """B pairs of an image and a text.
 
     Attributes:
-        image: (B, 3, H, W) uint8 in 0..255, or float already scaled to 0..1. Normalisation belongs to the encoder.
+        image: (U, 3, H, W) uint8 in 0..255, or float already scaled to 0..1. Normalisation belongs to the encoder.
+        image_index: (B,) int64, which of the U images each pair has; None: each has its own, U = B.
         input_ids: (B, L) int64 token ids, padded on the right.
         attention_mask: (B, L) bool, True at real tokens (special tokens included, padding not).
         special_tokens_mask: (B, L) bool, True where masking must never fall (start, end, padding).
@@ -37,9 +38,14 @@ class ImageTextBatch:
     sample_ids: tuple[str, ...]
     texts: tuple[str, ...]
     image_names: tuple[str, ...]
+    image_index: Tensor | None = None
 
     def __len__(self) -> int:
-        return self.image.shape[0]
+        return self.input_ids.shape[0]
+
+    def per_pair(self, of_images: Tensor) -> Tensor:
+        """What belongs to the images, (U, ...), for each of the pairs, (B, ...)."""
+        return of_images if self.image_index is None else of_images.index_select(0, self.image_index)
 
     def to(self, device: torch.device | str, non_blocking: bool | None = None) -> Self:
         """The same batch with every tensor on `device`.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from datamodules import VQARAD, PhantomVQA
 from datamodules.vqa_rad import SINGLE_FILE
@@ -28,6 +29,10 @@ def asked(data: VQARAD, control: str, places: Sequence[int]) -> list[VQABatch]:
     return list(data.changed_dataloader(data.controls(GREY)[control], places))
 
 
+def named(batch: VQABatch) -> list[tuple[str, Tensor]]:
+    return list(zip(batch.image_names, batch.per_pair(batch.image), strict=True))
+
+
 def joined(batches: list[VQABatch], field: str) -> list[str]:
     return [one for batch in batches for one in getattr(batch, field)]
 
@@ -38,15 +43,13 @@ def places_of(data: VQARAD) -> range:
 
 def test_another_image_is_never_the_questions_own_and_is_named(data: PhantomVQA) -> None:
     own = [batch for batch in data.test_dataloader()]
-    pictures = {name: image for batch in own for name, image in zip(batch.image_names, batch.image, strict=True)}
+    pictures = {name: image for batch in own for name, image in named(batch)}
     others = asked(data, "other image", places_of(data))
     names = joined(others, "image_names")
     assert all(name != record.image for name, record in zip(names, data.records("test"), strict=True))
     assert len(set(names)) == len(pictures)
     for batch in others:
-        assert all(
-            torch.equal(pictures[name], image) for name, image in zip(batch.image_names, batch.image, strict=True)
-        )
+        assert all(torch.equal(pictures[name], image) for name, image in named(batch))
     assert joined(others, "texts") == joined(own, "texts")
 
 
@@ -67,14 +70,14 @@ def test_what_is_drawn_depends_on_the_question_alone(data: PhantomVQA) -> None:
         whole = asked(data, control, places_of(data))
         some = asked(data, control, [7, 3])
         assert joined(some, "texts") == [joined(whole, "texts")[place] for place in (7, 3)]
-        images = torch.cat([batch.image for batch in whole])
-        assert torch.equal(some[0].image, images[[7, 3]])
+        images = torch.cat([batch.per_pair(batch.image) for batch in whole])
+        assert torch.equal(some[0].per_pair(some[0].image), images[[7, 3]])
         assert torch.cat([batch.index for batch in some]).tolist() == [7, 3]
 
 
 def test_one_image_is_that_one(data: PhantomVQA) -> None:
     (batch,) = asked(data, "blank image", [0, 1])
-    assert torch.equal(batch.image, GREY.expand(2, -1, -1, -1))
+    assert torch.equal(batch.per_pair(batch.image), GREY.expand(2, -1, -1, -1))
 
 
 @pytest.mark.parametrize("protocol", ["clean", "paper", "disjoint"])

@@ -93,7 +93,9 @@ def test_a_copy_becomes_batches_in_workers_through_the_cache(tmp_path: Path) -> 
     data.setup("fit")
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 3
     for _ in range(2):
-        levels = Counter(int(image.float().mean()) for batch in data.train_dataloader() for image in batch.image)
+        levels = Counter(
+            int(image.float().mean()) for batch in data.train_dataloader() for image in batch.per_pair(batch.image)
+        )
         assert levels == {10: 2, 90: 1, 200: 1}
         for file in (tmp_path / "cache").rglob("*.npy"):
             file.unlink()  # is made again

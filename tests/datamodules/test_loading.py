@@ -99,7 +99,7 @@ def flat(loader: Iterable[VQABatch]) -> list[tuple[str, int]]:
     return [
         (name, int(image.long().sum()))
         for batch in loader
-        for name, image in zip(batch.sample_ids, batch.image, strict=True)
+        for name, image in zip(batch.sample_ids, batch.per_pair(batch.image), strict=True)
     ]
 
 
@@ -142,8 +142,10 @@ class Recorder(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_interrupted_training_goes_on_where_it_stopped(tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "questions_per_image"), [(0, None), (2, None), (0, 2)])
+def test_interrupted_training_goes_on_where_it_stopped(
+    tmp_path: Path, workers: int, questions_per_image: int | None
+) -> None:
     root = str(write_vqa(tmp_path / "data"))
 
     def train(steps: int, checkpoint: Path | None = None) -> Recorder:
@@ -151,7 +153,13 @@ def test_interrupted_training_goes_on_where_it_stopped(tmp_path: Path, workers: 
         options: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         keep = ModelCheckpoint(dirpath=tmp_path / "ckpt", every_n_train_steps=steps, filename="stop")
         trainer = Trainer(accelerator="cpu", max_steps=steps, callbacks=[keep], **options)
-        data = VQARAD(root, batch_size=2, validation_fraction=0, num_workers=workers)
+        data = VQARAD(
+            root,
+            batch_size=2,
+            validation_fraction=0,
+            num_workers=workers,
+            questions_per_image=questions_per_image,
+        )
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         return module
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 from torch.nn import Parameter, functional
 
 from umd.files import UserError
+
+Pick = Callable[[Tensor], Tensor]
+"""From (B, N, D) tokens to those of them that are read behind, (B, Q, D)."""
+
+
+def first_token(tokens: Tensor) -> Tensor:
+    """The first of (B, N, D) tokens, (B, 1, D)."""
+    return tokens[:, :1]
 
 
 class Attention(nn.Module):
@@ -81,12 +89,14 @@ class CoAttentionLayer(nn.Module):
         other: Tensor,
         other_mask: Tensor | None,
         causal: bool = False,
+        pick: Pick | None = None,
     ) -> Tensor:
         """(B, N, D) tokens of the own modality, having read the (B, M, D) tokens of the other one.
 
-        `causal` lets a token read no later one of its own modality (then without `own_mask`).
+        `causal` lets a token read no later one of its own modality (then without `own_mask`). With `pick` only the
+        picked ones are computed, (B, Q, D); they still read all of `own`. It goes without `causal`.
         """
-        tokens = self.self_attention(own, own, own_mask, causal)
+        tokens = self.self_attention(own if pick is None else pick(own), own, own_mask, causal)
         tokens = self.cross_attention(tokens, other, other_mask)
         hidden = self.contract(functional.gelu(self.expand(tokens)))
         normed: Tensor = self.norm(self.dropout(hidden) + tokens)
@@ -132,14 +142,28 @@ class Fusion(nn.Module):
         )
         initialize(self, width)
 
-    def forward(self, text: Tensor, text_mask: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Fuse (B, L, text_width) under a (B, L) bool mask with (B, N, image_width): Z_T (B, L, D), Z_I (B, N, D)."""
+    def forward(
+        self,
+        text: Tensor,
+        text_mask: Tensor,
+        image: Tensor,
+        pick_text: Pick | None = None,
+        pick_image: Pick | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Fuse (B, L, text_width) under a (B, L) bool mask with (B, N, image_width): Z_T (B, L, D), Z_I (B, N, D).
+
+        With picks the last layers compute only those tokens of Z_T and Z_I that are picked.
+        """
         kinds = self.modality_embedding.weight
         text = self.text_projection(text) + kinds[0]
         image = self.image_projection(image) + kinds[1]
-        for text_layer, image_layer in zip(self.text_layers, self.image_layers, strict=True):
+        *layers, (last_text, last_image) = zip(self.text_layers, self.image_layers, strict=True)
+        for text_layer, image_layer in layers:
             text, image = text_layer(text, text_mask, image, None), image_layer(image, None, text, text_mask)
-        return text, image
+        return (
+            last_text(text, text_mask, image, None, pick=pick_text),
+            last_image(image, None, text, text_mask, pick=pick_image),
+        )
 
     def text_parameters(self) -> Iterator[Parameter]:
         """Projection and stack of the text."""

@@ -11,7 +11,7 @@ from torch.nn import Parameter
 from transformers.models.bert.modeling_bert import BertLayer
 
 from umd.encoders.bert import BertText
-from umd.encoders.fusion import CoAttentionLayer, initialize
+from umd.encoders.fusion import CoAttentionLayer, Pick, initialize
 from umd.encoders.interfaces import PairEncoder
 from umd.encoders.registry import build_text, build_vision
 from umd.files import UserError
@@ -131,21 +131,24 @@ class GGPEncoder(PairEncoder):
         """Size D of a token's state."""
         return self.text.width
 
-    def fuse(self, text: Tensor, text_mask: Tensor, image: Tensor) -> Tensor:
+    def fuse(self, text: Tensor, text_mask: Tensor, image: Tensor, pick: Pick | None = None) -> Tensor:
         """Let the text read the image.
 
         Args:
             text: (B, L, D) from the text encoder.
             text_mask: (B, L) bool, True at real tokens.
             image: (B, 1 + P, W) from the vision encoder.
+            pick: which states are wanted; None: all.
 
         Returns:
-            The joint states, (B, L, D).
+            The joint states, (B, L, D), or those that are picked.
         """
         image = self.image_projection(image)
-        for layer in self.fusion:
+        *layers, last = self.fusion
+        for layer in layers:
             text = layer(text, text_mask, image, None)
-        return text
+        states: Tensor = last(text, text_mask, image, None, pick=pick)
+        return states
 
     def forward(self, pixels: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The joint states of B pairs, (B, L, D).

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from umd.files import UserError
 from umd.masking import PatchMask
@@ -130,6 +131,11 @@ class TextEncoder(nn.Module, ABC):
             )
 
 
+def normalizes_over_batches(encoder: nn.Module) -> bool:
+    """Whether what an encoder makes of a sample depends on the others, as BatchNorm in training does."""
+    return any(isinstance(part, _BatchNorm) and part.training for part in encoder.modules())
+
+
 class PairEncoder(nn.Module, ABC):
     """An encoder of image-text pairs: one vision encoder, one text encoder, and whatever joins them.
 
@@ -142,6 +148,27 @@ class PairEncoder(nn.Module, ABC):
         super().__init__()
         self.vision = vision
         self.text = text
+
+    def image_tokens(self, pixels: Tensor, mask: PatchMask | None = None) -> Tensor:
+        """The vision encoder's tokens of normalised pixels; see `VisionEncoder.forward`."""
+        tokens: Tensor = self.vision(pixels, mask)
+        return tokens
+
+    def encode_images(self, pixels: Tensor, image_index: Tensor | None) -> Tensor:
+        """The vision encoder's tokens for each of B pairs, each of their U images encoded once.
+
+        Args:
+            pixels: (U, 3, S, S) from `vision.normalize`.
+            image_index: (B,) int64, which of the images each pair has; None: each its own, U = B.
+
+        Returns:
+            (B, 1 + P, W).
+        """
+        if image_index is None:
+            return self.image_tokens(pixels)
+        if normalizes_over_batches(self.vision):  # its statistics count an image as often as it is there
+            return self.image_tokens(pixels.index_select(0, image_index))
+        return self.image_tokens(pixels).index_select(0, image_index)
 
     @abstractmethod
     def modality_parameters(self) -> Mapping[str, list[Parameter]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from umd.encoders.feature_memory import FeatureMemory
-from umd.encoders.fusion import Fusion, initialize
+from umd.encoders.fusion import Fusion, Pick, first_token, initialize
 from umd.encoders.interfaces import PairEncoder
 from umd.encoders.one_modality import NoText, NoVision, OneModality
 from umd.encoders.registry import build_text, build_vision
@@ -20,6 +20,7 @@ from umd.files import UserError
 from umd.masking import PatchMask
 
 logger = logging.getLogger(__name__)
+
 
 Pooling = Literal["first", "mean", "mean_padded"]
 
@@ -178,12 +179,37 @@ class MultimodalEncoder(PairEncoder):
             attention_mask: (B, L) bool.
             mask: patches to hide; None shows all.
         """
-        # Pixels that want a gradient of their own get one through a frozen encoder too.
-        frozen = self.config.freeze_vision and not pixels.requires_grad
-        image = self._frozen_features(pixels, mask) if frozen else self.vision(pixels, mask)
+        image = self.image_tokens(pixels, mask)
         text = self.text(input_ids, attention_mask)
         fused_text, fused_image = self.fusion(text, attention_mask, image)
         return Features(fused_text, fused_image, attention_mask)
+
+    def pooled(
+        self, pixels: Tensor, input_ids: Tensor, attention_mask: Tensor, image_index: Tensor | None = None
+    ) -> Pooled:
+        """z_T and z_I of B pairs: what `pool` makes of `forward`, without the tokens that it does not read.
+
+        Args:
+            pixels: (U, 3, S, S) from `vision.normalize`.
+            input_ids: (B, L) int64.
+            attention_mask: (B, L) bool.
+            image_index: (B,) int64, which of the U images each pair has; None: each its own.
+        """
+        image = self.encode_images(pixels, image_index)
+        return self.fuse_pooled(self.text(input_ids, attention_mask), attention_mask, image)
+
+    def image_tokens(self, pixels: Tensor, mask: PatchMask | None = None) -> Tensor:
+        """See `PairEncoder.image_tokens`."""
+        # Pixels that want a gradient of their own get one through a frozen encoder too.
+        if self.config.freeze_vision and not pixels.requires_grad:
+            return self._frozen_features(pixels, mask)
+        return super().image_tokens(pixels, mask)
+
+    def fuse_pooled(self, text: Tensor, text_mask: Tensor, image: Tensor) -> Pooled:
+        """z_T and z_I of B pairs, from (B, L, W_T) and (B, 1 + P, W_I) of the uni-modal encoders."""
+        pick: Pick | None = first_token if self.config.pooling == "first" else None
+        fused_text, fused_image = self.fusion(text, text_mask, image, pick, pick)
+        return self.pool(Features(fused_text, fused_image, text_mask))
 
     @torch.no_grad()
     def _frozen_features(self, pixels: Tensor, mask: PatchMask | None) -> Tensor:

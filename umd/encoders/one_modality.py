@@ -10,7 +10,7 @@ import sys
 
 from torch import Tensor, nn
 
-from umd.encoders.fusion import initialize
+from umd.encoders.fusion import Pick, initialize
 from umd.encoders.interfaces import TextEncoder, VisionEncoder
 from umd.masking import PatchMask
 
@@ -57,6 +57,14 @@ class OneModality(nn.Module):
         self.image_projection = nn.Linear(image_width, width) if image_width else nn.Identity()
         initialize(self, width)
 
-    def forward(self, text: Tensor, text_mask: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        text: Tensor,
+        text_mask: Tensor,
+        image: Tensor,
+        pick_text: Pick | None = None,
+        pick_image: Pick | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Arguments and results as those of `Fusion`, the absent modality's token as it is."""
+        text, image = text if pick_text is None else pick_text(text), image if pick_image is None else pick_image(image)
         return self.text_projection(text), self.image_projection(image)

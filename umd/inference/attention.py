@@ -229,7 +229,8 @@ def _through(maps: AttentionMaps, stack: str, own: Tensor, other: Tensor) -> Ten
 
 
 def _layer(maps: AttentionMaps, name: str, own: Tensor, other: Tensor) -> Tensor:
-    own = mixed(own, maps.of[f"{name}.self_attention"][0][0].cpu(), own)
+    attention = maps.of[f"{name}.self_attention"][0][0].cpu()
+    own = mixed(own[: len(attention)], attention, own)  # a last layer may have computed the first token alone
     return mixed(own, maps.of[f"{name}.cross_attention"][0][0].cpu(), other)
 
 

@@ -120,9 +120,14 @@ class Views:
     # What is hidden and what is swapped
 
     @cached_property
-    def pixels(self) -> Tensor:
-        """(B, 3, S, S) normalised images."""
+    def images(self) -> Tensor:
+        """(U, 3, S, S) normalised, each image of the batch once."""
         return self.encoder.vision.normalize(self.batch.image)
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """(B, 3, S, S) normalised, the image of each pair."""
+        return self.batch.per_pair(self.images)
 
     @cached_property
     def patch_mask(self) -> PatchMask:
@@ -188,7 +193,11 @@ class Views:
         """z_T and z_I of whole pairs of which half have another one's image, (B, D) each."""
         source, _ = self.swaps
         batch = self.batch
-        return self.encoder.pool(self.encoder(self.pixels[source], batch.input_ids, batch.attention_mask))
+        # Some images are swapped in more than once, some not at all: each that is there is encoded once.
+        shown, place = torch.unique(
+            source if batch.image_index is None else batch.image_index[source], return_inverse=True
+        )
+        return self.encoder.pooled(self.images[shown], batch.input_ids, batch.attention_mask, place)
 
     # One modality alone, without the fusion
 

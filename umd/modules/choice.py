@@ -190,8 +190,7 @@ class ChoiceStage(Contributions[MultimodalEncoder], UMDStage, Generic[BatchT, Sc
             pixels = torch.zeros_like(pixels)
         elif self.inputs == "image":
             input_ids, attention_mask = input_ids[:, :1], attention_mask[:, :1]
-        pooled: Pooled = self.encoder.pool(self.encoder(pixels, input_ids, attention_mask))
-        return pooled
+        return self.encoder.pooled(pixels, input_ids, attention_mask, batch.image_index)
 
     def pooled_features(self, batch: ImageTextBatch) -> Mapping[str, Tensor]:
         """See `umd.protocols.HasPooledFeatures`."""

@@ -14,7 +14,7 @@ from torch.nn import functional
 from umd.batch import ImageTextBatch
 from umd.checkpoints import HandOver
 from umd.distributed import gather, largest, rank_and_ranks
-from umd.encoders.fusion import initialize
+from umd.encoders.fusion import first_token, initialize
 from umd.encoders.ggp import GGPConfig
 from umd.files import UserError
 from umd.heads.text_decoder import tied_decoder
@@ -200,11 +200,11 @@ class ContrastivePretrain(GGPStage):
     def encode(self, batch: ImageTextBatch) -> Encoded:
         """Both modalities of a batch by themselves, as the trained and as the momentum encoders see them."""
         pixels = self.encoder.vision.normalize(batch.image)
-        image = self.encoder.vision(pixels)
+        image: Tensor = self.encoder.encode_images(pixels, batch.image_index)
         text = self.encoder.text(batch.input_ids, batch.attention_mask)
         with torch.no_grad():
             momentum = self.momentum
-            image_pool = _unit(momentum["image_contrast"](momentum["vision"](pixels)[:, 0]))
+            image_pool = _unit(momentum["image_contrast"](batch.per_pair(momentum["vision"](pixels)[:, 0])))
             seen = momentum["text"](batch.input_ids, batch.attention_mask)
             text_pool = _unit(momentum["text_contrast"](seen[:, 0]))
         return Encoded(
@@ -263,7 +263,7 @@ class ContrastivePretrain(GGPStage):
         image = torch.cat([image, all_images[other_image], image[some]])
         text = torch.cat([text, text[some], all_texts[other_text]])
         mask = torch.cat([mask, mask[some], all_masks[other_text]])
-        return matching_loss(self.matching_head(self.encoder.fuse(text, mask, image)[:, 0]), match)
+        return matching_loss(self.matching_head(self.encoder.fuse(text, mask, image, first_token)[:, 0]), match)
 
     def masked_language(self, batch: ImageTextBatch, encoded: Encoded, *key: int) -> Tensor:
         """L_MLM: hidden tokens from the rest of the text and the whole image."""

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from umd.batch import ImageTextBatch, RetrievalBatch
 from umd.checkpoints import HandOver, read_checkpoint
-from umd.encoders import EncoderConfig, Features, MultimodalEncoder, Pooled
+from umd.encoders import EncoderConfig, MultimodalEncoder, Pooled
 from umd.files import UserError
 from umd.heads.pair_scorer import PairScorer
 from umd.losses.ranking import ranking_loss
@@ -145,15 +145,13 @@ class Retrieval(Contributions[MultimodalEncoder], UMDStage):
 
     def fuse(self, text: Tensor, text_mask: Tensor, image: Tensor) -> Pooled:
         """Pooled features of N pairs, from (N, L, W_T) and (N, 1 + P, W_I) of the uni-modal encoders."""
-        fused_text, fused_image = self.encoder.fusion(text, text_mask, image)
-        pooled: Pooled = self.encoder.pool(Features(fused_text, fused_image, text_mask))
-        return pooled
+        return self.encoder.fuse_pooled(text, text_mask, image)
 
     def candidates(self, batch: RetrievalBatch) -> Pooled:
         """Pooled features of B * (1 + N) pairs: each image with its own text first, then with the negatives."""
         ids = torch.cat([batch.input_ids[:, None], batch.negative_input_ids], dim=1)
         mask = torch.cat([batch.attention_mask[:, None], batch.negative_attention_mask], dim=1).flatten(0, 1)
-        image = self.encoder.vision(self.encoder.vision.normalize(batch.image))
+        image = self.encoder.encode_images(self.encoder.vision.normalize(batch.image), batch.image_index)
         text = self.encoder.text(ids.flatten(0, 1), mask)
         return self.fuse(text, mask, image.repeat_interleave(ids.shape[1], dim=0))
 
@@ -181,7 +179,7 @@ class Retrieval(Contributions[MultimodalEncoder], UMDStage):
     def collect(self, batch: ImageTextBatch) -> None:
         """Encode a batch's images and texts, for the end of the epoch."""
         text = self.encoder.text(batch.input_ids, batch.attention_mask)
-        image = self.encoder.vision(self.encoder.vision.normalize(batch.image))
+        image = self.encoder.encode_images(self.encoder.vision.normalize(batch.image), batch.image_index)
         self._gallery.add(batch, text, image)
 
     def forget_gallery(self) -> None:

@@ -170,8 +170,13 @@ class VQAGenerator(Contributions[GGPEncoder], GGPStage):
 
     def forward(self, batch: ImageTextBatch) -> States:
         """The joint states of a batch's questions."""
-        pixels = self.encoder.vision.normalize(batch.image)
-        return States(self.encoder(pixels, batch.input_ids, batch.attention_mask), batch.attention_mask)
+        text = self.encoder.text(batch.input_ids, batch.attention_mask)
+        return States(self.encoder.fuse(text, batch.attention_mask, self.images(batch)), batch.attention_mask)
+
+    def images(self, batch: ImageTextBatch) -> Tensor:
+        """The vision encoder's tokens for each question, (B, 1 + P, W); an image is encoded once."""
+        tokens: Tensor = self.encoder.encode_images(self.encoder.vision.normalize(batch.image), batch.image_index)
+        return tokens
 
     def log_likelihood(self, batch: VQABatch, states: States) -> Tensor:
         """Each true answer's log-likelihood, (B,)."""
@@ -233,7 +238,7 @@ class VQAGenerator(Contributions[GGPEncoder], GGPStage):
 
     def training_step(self, batch: VQABatch, batch_idx: int) -> Tensor:
         """The language-model loss: minus the log-likelihood of the true answers, averaged over questions."""
-        image = self.encoder.vision(self.encoder.vision.normalize(batch.image))
+        image = self.images(batch)
         text = self.encoder.text(batch.input_ids, batch.attention_mask)
         joint = self.encoder.fuse(text, batch.attention_mask, image)
         loss = -self.log_likelihood(batch, States(joint, batch.attention_mask)).mean()

@@ -1,0 +1,141 @@
+"""What is computed once, or not at all, gives the numbers of the plain way: outputs, and gradients of every weight."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.synthetic import ENCODER, OPTIMIZER, RECONSTRUCTION, vqa_batch
+from umd.batch import VQABatch
+from umd.encoders import EncoderConfig, MultimodalEncoder, Pooled
+from umd.encoders.fusion import first_token
+from umd.encoders.ggp import GGPConfig, GGPEncoder
+from umd.modules import MRPretrain, TDCalib, VQAClassifier
+from umd.modules.reconstruction import ReconstructionModule
+
+INDEX = torch.tensor([0, 1, 0, 0, 1])
+CONVOLUTIONS = replace(ENCODER, image_size=64, vision="resnet50", vision_options={}, fusion_layers=2)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+def shaken(module: nn.Module) -> None:
+    """Weights far from their small first values, so that every path matters."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+
+
+def gradients(module: nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    module.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def agree(module: nn.Module, one: Tensor, other: Tensor) -> None:
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    weights = torch.randn_like(one)
+    found, wanted = gradients(module, (one * weights).sum()), gradients(module, (other * weights).sum())
+    assert found.keys() == wanted.keys()
+    scale = max(float(gradient.abs().max()) for gradient in wanted.values())
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5 * max(1.0, scale), msg=name)
+
+
+def shared_and_plain(image_size: int = 32) -> tuple[VQABatch, VQABatch]:
+    """Five questions of two images, told once and as many times as there are questions."""
+    batch = vqa_batch(5, image_size=image_size)
+    shared = replace(batch, image=batch.image[:2], image_index=INDEX)
+    return shared, replace(batch, image=batch.image[INDEX])
+
+
+def plainly(encoder: MultimodalEncoder, batch: VQABatch) -> Pooled:
+    pixels = encoder.vision.normalize(batch.image)
+    return encoder.pool(encoder(pixels, batch.input_ids, batch.attention_mask))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(replace(ENCODER, fusion_layers=2, pooling=pooling) for pooling in ("first", "mean", "mean_padded")),
+        replace(ENCODER, text=None, text_options={}),
+        replace(ENCODER, vision=None, vision_options={}),
+        replace(ENCODER, fusion_layers=2, freeze_vision=True),
+        CONVOLUTIONS,
+    ],
+    ids=["first", "mean", "mean_padded", "image alone", "text alone", "frozen", "batch statistics"],
+)
+def test_pooled_features_are_those_of_all_tokens_of_all_images(config: EncoderConfig) -> None:
+    encoder = MultimodalEncoder(config)
+    shaken(encoder.fusion)
+    shared, plain = shared_and_plain(config.image_size)
+    given = encoder.vision.normalize(shared.image), shared.input_ids, shared.attention_mask, shared.image_index
+    agree(encoder, encoder.pooled(*given).joint, plainly(encoder, plain).joint)
+
+
+def test_joint_states_that_are_picked_are_those_of_all() -> None:
+    options: dict[str, Any] = {"width": 16, "heads": 2, "vocab_size": 40}
+    encoder = GGPEncoder(
+        GGPConfig(
+            image_size=32,
+            vision="tiny_vit",
+            vision_options=ENCODER.vision_options,
+            text="tiny_bert",
+            text_options=options,
+            text_layers=1,
+            fusion_layers=2,
+        )
+    )
+    shaken(encoder)
+    batch = vqa_batch(3)
+    image = encoder.vision(encoder.vision.normalize(batch.image))
+    given = encoder.text(batch.input_ids, batch.attention_mask), batch.attention_mask, image
+    assert encoder.fuse(*given, first_token).shape == (3, 1, 16)
+    # One graph below both: each backward goes through it.
+    first, every = encoder.fuse(*given, first_token)[:, 0], encoder.fuse(*given)[:, 0]
+    torch.testing.assert_close(first, every, rtol=1e-5, atol=1e-5)
+    grads = [torch.autograd.grad(one.square().sum(), given[::2], retain_graph=True) for one in (first, every)]
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_vqa_step_on_shared_images_is_that_on_repeated_ones() -> None:
+    module = VQAClassifier(replace(ENCODER, fusion_layers=2), OPTIMIZER, answers=["yes", "no", "left lung", "two"])
+    shaken(module)
+    results = []
+    for batch in shared_and_plain():
+        labels, pooled = module.labels(batch), module.pool(batch)
+        results.append((module.head(pooled), module.head.contributions(pooled, labels)))
+    agree(module, results[0][0], results[1][0])
+    for name, contribution in results[0][1].items():
+        torch.testing.assert_close(contribution, results[1][1][name])
+
+
+@pytest.mark.parametrize("kind", [MRPretrain, TDCalib])
+def test_terms_on_shared_images_are_those_on_repeated_ones(kind: type[ReconstructionModule]) -> None:
+    module = kind(replace(ENCODER, fusion_layers=2), OPTIMIZER, RECONSTRUCTION, None)
+    shaken(module)
+    shared, plain = (module.terms(batch, 0) for batch in shared_and_plain())
+    assert shared.keys() == plain.keys()
+    agree(module, torch.stack([*shared.values()]), torch.stack([*plain.values()]))
+
+
+@pytest.mark.parametrize("config", [replace(ENCODER, fusion_layers=2), CONVOLUTIONS], ids=["patches", "statistics"])
+def test_matching_swaps_images_whatever_it_encodes_once(config: EncoderConfig) -> None:
+    module = MRPretrain(config, OPTIMIZER, RECONSTRUCTION)
+    shaken(module.encoder.fusion)
+    batch = vqa_batch(8, image_size=config.image_size)
+    views = module.views(batch, 0)
+    source, _ = views.swaps
+    assert len(set(source.tolist())) < 8
+    agree(
+        module.encoder,
+        views.swapped_pair.joint,
+        plainly(module.encoder, replace(batch, image=batch.image[source])).joint,
+    )
