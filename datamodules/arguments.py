@@ -42,6 +42,7 @@ class LoaderArguments(TypedDict, total=False):
     batch_size: int
     num_workers: int
     random_resized_crop: bool
+    augmented_views: int
     cache: str | None
     seed: int
 

@@ -56,6 +56,8 @@ class ImageTextDataModule(Splits[RecordT], LightningDataModule):
         batch_size: Samples a batch and device.
         num_workers: Loading processes a device; 0: load in the training process.
         random_resized_crop: Train on random crops of 90 to 100 % of the area (else resize and centre crop).
+        augmented_views: Train on so many views of each image, drawn once (turns, crops, light; no flip), so that a
+            frozen encoder computes each once, in the place of `random_resized_crop`. 0: on none.
         cache: Folder for decoded, scaled-down copies of the images (see `ImageStore`); with it an image is
             checked once, without it at each start. None: no copies.
         seed: Of the order and the augmentation of the training split; the splits do not depend on it.
@@ -79,13 +81,14 @@ class ImageTextDataModule(Splits[RecordT], LightningDataModule):
         batch_size: int = 32,
         num_workers: int = 0,
         random_resized_crop: bool = True,
+        augmented_views: int = 0,
         cache: str | None = None,
         seed: int = 0,
     ) -> None:
         LightningDataModule.__init__(self)
         check_least(1, image_size=image_size, batch_size=batch_size)
         check_least(3, text_length=text_length)
-        check_least(0, num_workers=num_workers, seed=seed)
+        check_least(0, num_workers=num_workers, augmented_views=augmented_views, seed=seed)
         self.save_hyperparameters()
         images = ImageStore(image_size, Path(cache).expanduser() if cache is not None else None)
         Splits.__init__(self, Path(root).expanduser(), images)
@@ -95,6 +98,7 @@ class ImageTextDataModule(Splits[RecordT], LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.random_resized_crop = random_resized_crop
+        self.augmented_views = augmented_views
         self.seed = seed
         self.predict_split: Split = "test"
         self.rows_per_image: int | None = None
@@ -249,16 +253,19 @@ class ImageTextDataModule(Splits[RecordT], LightningDataModule):
 
     def _dataset(self, split: Split, *, training: bool) -> EndlessSequence[RecordT]:
         records = self.records(split)
+        views = self.augmented_views if training else 0
+        drawn = training and (self.random_resized_crop or views > 0)
         return EndlessSequence(
             records,
             {record.image: self._check.files[record.image] for record in records},
             self.images.load,
-            training_transform(self.image_size, self.random_resized_crop)
+            training_transform(self.image_size, self.random_resized_crop, views > 0)
             if training
             else evaluation_transform(self.image_size),
             seed=self.seed,
             vary_text=training,
-            one_view=not (training and self.random_resized_crop) or self.rows_per_image is not None,
+            one_view=not drawn or self.rows_per_image is not None,
+            views=views or None,
         )
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Any]:

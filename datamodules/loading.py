@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Generic, cast
 
 import numpy as np
@@ -18,6 +19,9 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from datamodules.images import ImageFile
 from datamodules.records import RecordT
+
+KEPT_VIEWS = 4096
+"""Views that are kept in memory where an image has a fixed number of them: 600 MB of 224 x 224 pixels at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ class EndlessSequence(Dataset[Item[RecordT]]):
         vary_text: Choose among a row's texts (training) or take its first one (evaluation).
         one_view: Rows of one image that are asked for together have one view of it, that of the first of them;
             where the transform draws nothing, it is the view of each.
+        views: So many views that the transform makes of an image, of which a row has one in each pass; None: each
+            pass has new ones.
     """
 
     def __init__(
@@ -63,6 +69,7 @@ class EndlessSequence(Dataset[Item[RecordT]]):
         seed: int,
         vary_text: bool,
         one_view: bool,
+        views: int | None = None,
     ) -> None:
         self.records = records
         self.paths = paths
@@ -71,6 +78,8 @@ class EndlessSequence(Dataset[Item[RecordT]]):
         self.seed = seed
         self.vary_text = vary_text
         self.one_view = one_view
+        self.views = views
+        self._kept: dict[tuple[str, int], Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.records)
@@ -99,10 +108,26 @@ class EndlessSequence(Dataset[Item[RecordT]]):
         return Item(record, image, text, index)
 
     def _view(self, name: str, seed: int) -> Tensor:
+        if self.views is None:
+            return self._drawn(name, seed)
+        key = (name, seed % self.views)
+        view = self._kept.get(key)
+        if view is None:
+            view = self._drawn(name, hash_seed(self.seed, *key))
+            if len(self._kept) < KEPT_VIEWS:
+                self._kept[key] = view
+        return view
+
+    def _drawn(self, name: str, seed: int) -> Tensor:
         image = self.load(self.paths[name])
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return self.transform(image)
+
+
+def hash_seed(*key: object) -> int:
+    """A seed below 2^63 that follows from the key alone."""
+    return int.from_bytes(blake2b(repr(key).encode(), digest_size=8).digest()) >> 1
 
 
 class EpochSampler(DistributedSampler[Any]):

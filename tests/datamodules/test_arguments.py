@@ -22,6 +22,7 @@ LOADER = {
     "batch_size": 32,
     "num_workers": 0,
     "random_resized_crop": True,
+    "augmented_views": 0,
     "cache": None,
     "seed": 0,
 }

@@ -109,3 +109,25 @@ def test_an_image_of_a_test_batch_is_read_once_and_stays_as_it_was(
 def test_a_number_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="questions_per_image must be at least 1, not 0"):
         VQARAD(str(tmp_path), questions_per_image=0)
+
+
+def test_augmented_views_are_so_many_of_an_image_and_drawn_once(tmp_path: Path) -> None:
+    def views(seed: int = 0) -> dict[str, set[bytes]]:
+        data = VQARAD(root, validation_fraction=0, image_size=32, augmented_views=3, seed=seed)
+        data.setup("fit")
+        dataset = data._dataset("train", training=True)
+        seen: dict[str, set[bytes]] = {}
+        for key in range(20 * len(dataset)):  # 20 passes, of two rows an image
+            item = dataset[key]
+            assert item.image.dtype == torch.uint8 and item.image.shape == (3, 32, 32)
+            seen.setdefault(item.record.image, set()).add(item.image.numpy().tobytes())
+        return seen
+
+    root = smooth(tmp_path / "data", images=2)
+    first = views()
+    assert [len(of_one) for of_one in first.values()] == [3, 3]
+    assert views() == first
+    assert all(first[name].isdisjoint(of_one) for name, of_one in views(seed=1).items())
+    data = VQARAD(root, validation_fraction=0, image_size=32, augmented_views=3)
+    plain = VQARAD(root, validation_fraction=0, image_size=32, random_resized_crop=False)
+    assert data._dataset("test", training=False)[0].image.equal(plain._dataset("test", training=False)[0].image)
