@@ -30,6 +30,7 @@ LONGER_TEXTS = {
     "MELINDA": 128,
     **dict.fromkeys(("MedPixRetrieval", "OwnRetrieval", "ROCORetrieval", "ROCOv2Retrieval"), 64),
 }
+NEEDED = {"MixedCaptions": ('--data.sources=[{"data": "MedPixCaptions", "root": "medpix"}]',)}
 # Each is imported, so that the parser knows its short name.
 DATA_SETS = [name for name in datamodules.__all__ if hasattr(datamodules, name) and not name.endswith("DataModule")]
 
@@ -57,7 +58,8 @@ def parse(*arguments: str) -> Namespace:
 
 
 def options(name: str, *arguments: str) -> Namespace:
-    found: Namespace = parse(f"--data={name}", "--data.root=folder", *arguments).data.init_args
+    needed = NEEDED.get(name, ())
+    found: Namespace = parse(f"--data={name}", "--data.root=folder", *needed, *arguments).data.init_args
     return found
 
 

@@ -240,7 +240,10 @@ def _notes(plan: Plan, facts: dict[tuple[str, str | None], Path], workspace: Wor
     seeds = list(dict.fromkeys(cell.benchmark.seed for cell in cells))
     notes = [f"Scale: {setting.describe()}."]
     if setting.scale == "small":
-        notes.append("At this scale the vision encoder is frozen, images are not augmented, and matrices are bfloat16.")
+        notes.append(
+            "At this scale the vision encoder is frozen, fine-tuning sees a few views of each image, drawn "
+            "once, and matrices are bfloat16."
+        )
     for protocol in dict.fromkeys(cell.benchmark.protocol for cell in cells):
         if protocol:
             notes.append(f"Protocol {protocol}: {_PROTOCOLS[protocol]}.")
