@@ -5,13 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+import torch
 from torch import Tensor, nn
 from torch.nn import Parameter, functional
+from torch.utils.checkpoint import checkpoint
 
 from umd.files import UserError
 
 Pick = Callable[[Tensor], Tensor]
 """From (B, N, D) tokens to those of them that are read behind, (B, Q, D)."""
+
+
+def recomputed(module: nn.Module, wanted: bool, *inputs: object) -> Tensor:
+    """A module's output; where it is wanted, its activations are not kept but computed again in the backward."""
+    if wanted and torch.is_grad_enabled():
+        # The generators' state is put back for the second time: the same dropout is drawn.
+        output: Tensor = checkpoint(module, *inputs, use_reentrant=False)
+    else:
+        output = module(*inputs)
+    return output
 
 
 def first_token(tokens: Tensor) -> Tensor:
@@ -117,6 +129,7 @@ class Fusion(nn.Module):
         heads: attention heads.
         dropout: of attention and feed-forward.
         layer_norm_eps: epsilon of the LayerNorms.
+        checkpoint_layers: compute the activations of each layer a second time in the backward, and keep none.
     """
 
     def __init__(
@@ -129,10 +142,12 @@ class Fusion(nn.Module):
         heads: int,
         dropout: float,
         layer_norm_eps: float,
+        checkpoint_layers: bool = False,
     ) -> None:
         super().__init__()
         if layers < 1:
             raise UserError(f"fusion_layers is {layers}; it must be at least 1")
+        self.checkpoint_layers = checkpoint_layers
         self.text_projection = nn.Linear(text_width, width)
         self.image_projection = nn.Linear(image_width, width)
         self.modality_embedding = nn.Embedding(2, width)
@@ -157,13 +172,15 @@ class Fusion(nn.Module):
         kinds = self.modality_embedding.weight
         text = self.text_projection(text) + kinds[0]
         image = self.image_projection(image) + kinds[1]
-        *layers, (last_text, last_image) = zip(self.text_layers, self.image_layers, strict=True)
-        for text_layer, image_layer in layers:
-            text, image = text_layer(text, text_mask, image, None), image_layer(image, None, text, text_mask)
-        return (
-            last_text(text, text_mask, image, None, pick=pick_text),
-            last_image(image, None, text, text_mask, pick=pick_image),
-        )
+        picks: list[tuple[Pick | None, Pick | None]] = [(None, None)] * (len(self.text_layers) - 1)
+        picks.append((pick_text, pick_image))
+        again = self.checkpoint_layers
+        for of_text, of_image, (some_text, some_image) in zip(self.text_layers, self.image_layers, picks, strict=True):
+            text, image = (
+                recomputed(of_text, again, text, text_mask, image, None, False, some_text),
+                recomputed(of_image, again, image, None, text, text_mask, False, some_image),
+            )
+        return text, image
 
     def text_parameters(self) -> Iterator[Parameter]:
         """Projection and stack of the text."""

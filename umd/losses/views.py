@@ -185,7 +185,10 @@ class Views:
         """The teacher's Z_T and Z_I of the whole pair, without gradient."""
         if self.teacher is None:
             raise TypeError("an objective reads the teacher but does not say so")
-        features: Features = self.teacher(self.pixels, self.batch.input_ids, self.batch.attention_mask)
+        batch = self.batch
+        features: Features = self.teacher(
+            self.images, batch.input_ids, batch.attention_mask, image_index=batch.image_index
+        )
         return features
 
     @cached_property

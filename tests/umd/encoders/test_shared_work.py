@@ -14,6 +14,8 @@ from umd.batch import VQABatch
 from umd.encoders import EncoderConfig, MultimodalEncoder, Pooled
 from umd.encoders.fusion import first_token
 from umd.encoders.ggp import GGPConfig, GGPEncoder
+from umd.encoders.multimodal import EncoderPart
+from umd.files import UserError
 from umd.modules import MRPretrain, TDCalib, VQAClassifier
 from umd.modules.reconstruction import ReconstructionModule
 
@@ -139,3 +141,36 @@ def test_matching_swaps_images_whatever_it_encodes_once(config: EncoderConfig) -
         views.swapped_pair.joint,
         plainly(module.encoder, replace(batch, image=batch.image[source])).joint,
     )
+
+
+@pytest.mark.parametrize("parts", [["vision"], ["text", "fusion"], ["vision", "text", "fusion"]])
+def test_activations_that_are_not_kept_give_the_same_gradients(parts: list[EncoderPart]) -> None:
+    """With dropout: what is computed a second time draws the same."""
+    config = replace(ENCODER, fusion_layers=2, fusion_dropout=0.2)
+    encoders = [MultimodalEncoder(replace(config, checkpoint_activations=part)) for part in ([], parts)]
+    shaken(encoders[0])
+    encoders[1].load_state_dict(encoders[0].state_dict())
+    batch, found, kept = vqa_batch(4), [], []
+    for encoder in encoders:
+        bytes_kept: list[int] = []
+
+        def note(tensor: Tensor, into: list[int] = bytes_kept) -> Tensor:
+            into.append(tensor.numel())
+            return tensor
+
+        torch.manual_seed(1)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            loss = plainly(encoder, batch).joint.square().sum()
+        kept.append(sum(bytes_kept))
+        found.append(gradients(encoder, loss))
+    assert found[0].keys() == found[1].keys()
+    torch.testing.assert_close(found[1], found[0])
+    assert kept[1] < 0.9 * kept[0]
+
+
+def test_statistics_of_batches_are_not_counted_twice() -> None:
+    with pytest.raises(UserError, match="checkpoint_activations has 'vision', but 'resnet50' normalises over batches"):
+        MultimodalEncoder(replace(CONVOLUTIONS, checkpoint_activations=["vision"]))
+    MultimodalEncoder(replace(CONVOLUTIONS, checkpoint_activations=["vision"], freeze_vision=True))
+    with pytest.raises(UserError, match="checkpoint_activations has 'image'; allowed: vision, text, fusion"):
+        replace(ENCODER, checkpoint_activations=["image"])  # type: ignore[list-item]
