@@ -198,9 +198,15 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         if self.protocol == "paper":
             published = self._read()
             splits += ["test"] if "test" in published else []
-            if published.get("validation") is not published.get("test"):
+            if not self.validates_on_test:
                 splits += ["validation"] if "validation" in published else []
         return answer_vocabulary(record.answer for split in splits for record in self.records(split) if record.accepted)
+
+    @property
+    def validates_on_test(self) -> bool:
+        """Whether validation is the test split itself, as under `paper` where none is published."""
+        published = self._read()
+        return "validation" in published and published["validation"] is published.get("test")
 
     def answer_tokens(self, answers: Sequence[str]) -> list[list[int]]:
         """Each answer's token ids, start and end token included, at most `text_length` of them."""
@@ -258,8 +264,7 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         if told := self._answer_types():
             description["answer types"] = told
         if self.protocol == "paper":
-            published = self._read()
-            if "validation" in self._usable and published["validation"] is published.get("test"):
+            if "validation" in self._usable and self.validates_on_test:
                 description["validated on"] = "the test split itself"
             if twins := sum(record.has_twin for record in self._usable.get("train", ())):
                 description["training rows that are twins"] = str(twins)

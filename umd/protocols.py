@@ -134,11 +134,14 @@ class CalibrationReport(Report):
     """How far confidences can be believed, in per cent.
 
     Attributes:
+        temperature: what logits are divided by before they become confidences; 1: nothing was fitted, as with answer
+            decoders and older checkpoints. Elsewhere there is a second row for each group, without it.
         bins: of all answers, those bins of confidences that hold any: their edges `low` and `high`, how many `answers`,
             their mean `confidence` and their `accuracy`.
         curve: of all answers, the share that is wrong (`risk`) among the surest, at each `coverage`.
     """
 
+    temperature: float
     bins: list[dict[str, float]]
     curve: list[dict[str, float]]
 
@@ -148,7 +151,7 @@ class AddedResults(TypedDict, total=False):
 
     Attributes:
         calibration: whether the confidences of the answers can be believed, and what is gained by withholding the least
-            sure; of `umd test`, not of the test that ends a training.
+            sure.
         controls: what the same questions are answered when they are asked otherwise (`umd test --controls`): never the
             result, for which stands `rows`.
     """
@@ -244,6 +247,13 @@ class HasPooledFeatures(Protocol):
 
 
 @runtime_checkable
+class HasTemperature(Protocol):
+    """A module whose confidences are taken at a temperature."""
+
+    temperature: float
+
+
+@runtime_checkable
 class HasReport(Protocol):
     """A module that keeps the table of its last test epoch."""
 
@@ -319,6 +329,16 @@ class HasTruths(Protocol):
 
     def without_truth(self, split: Split) -> int:
         """The number of such samples in a split."""
+        ...
+
+
+@runtime_checkable
+class HasValidation(Protocol):
+    """A data module that can say what its validation split is."""
+
+    @property
+    def validates_on_test(self) -> bool:
+        """Whether it is the test split itself."""
         ...
 
 

@@ -95,8 +95,8 @@ def with_added_callbacks(
         added.append(ModelTable())  # what is trained, and how large it is
     if reports:
         added.append(ResultsTable())  # the table that `umd compare` and the papers' tables are made of
-    if command == "test":
-        added.append(Calibration())  # what a confidence is worth
+    if command == "test" or (training and reports):
+        added.append(Calibration(picture=command == "test"))  # what a confidence is worth
     if command == "test" and config.get("controls"):
         added.append(Controls())  # the same questions asked otherwise
     if training and not _holds(given, FiniteGuard):

@@ -22,30 +22,37 @@ from umd.metrics.calibration import (
     reliability,
     risk_coverage,
 )
-from umd.protocols import AddedResults, CalibrationReport
+from umd.protocols import AddedResults, CalibrationReport, HasTemperature
 
 PICTURE: Final = "calibration"
 _POINTS: Final = 100
 
-_NOTES: Final = (
+_NOTE: Final = (
     f"Per cent. expected calibration error: mean gap between accuracy and mean confidence, {BINS} bins of equal width. "
     "risk coverage area: mean share of wrong answers among the surest, over all coverages; least area: that of the "
-    "perfect order. accuracy at 80: of the surest 80 %.",
-    "The confidence is the one in predictions.csv: of a classifier of answers the sigmoid of the chosen answer, which "
-    "has no share in a sum of 1; of an answer decoder the likelihood of the whole answer. No temperature is applied.",
+    "perfect order. accuracy at 80: of the surest 80 %."
 )
+_CONFIDENCE: Final = (
+    "The confidence is the one in predictions.csv: of a classifier of answers the sigmoid of the chosen answer, which "
+    "has no share in a sum of 1; of an answer decoder the likelihood of the whole answer."
+)
+BEFORE: Final = "without temperature"
+"""Marks the groups whose confidences are taken without one."""
 
 
 class Calibration(Callback):
     """Lays the confidence of each tested answer beside whether it is right.
 
     The table goes into `results.json` (`umd.protocols.AddsToResults`), with the bins and the risk-coverage curve of all
-    answers; both are drawn as `calibration.png` and `calibration.svg`. A test whose rows have no `confidence` and
-    `correct`, or whose true answers are not known, is left alone.
+    answers. A test whose rows have no `confidence` and `correct`, or whose true answers are not known, is left alone.
+
+    Args:
+        picture: whether both are drawn, as `calibration.png` and `calibration.svg`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, picture: bool = True) -> None:
         super().__init__()
+        self.picture = picture
         self._rows: list[Mapping[str, Any]] = []
         self._report: CalibrationReport | None = None
 
@@ -71,11 +78,12 @@ class Calibration(Callback):
         rows = in_split_order([row for part in gather_objects(self._rows) for row in part])
         known = [row for row in rows if row["correct"] is not None]
         if known:
-            self._report = calibration_report(pd.DataFrame(known))
+            temperature = pl_module.temperature if isinstance(pl_module, HasTemperature) else 1.0
+            self._report = calibration_report(pd.DataFrame(known), temperature)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw it."""
-        if self._report is None or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not self.picture or self._report is None or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         from umd.commands.calibration_picture import draw  # matplotlib takes a second
 
@@ -88,11 +96,13 @@ class Calibration(Callback):
         return {} if self._report is None else {"calibration": self._report}
 
 
-def calibration_report(answers: pd.DataFrame) -> CalibrationReport:
+def calibration_report(answers: pd.DataFrame, temperature: float = 1.0) -> CalibrationReport:
     """The table, the bins and the curve.
 
     Args:
-        answers: as in `umd.metrics.calibration.calibration_rows`.
+        answers: as in `umd.metrics.calibration.calibration_rows`; where the temperature is not 1 with
+            `untempered_confidence`, by which the same groups are measured once more.
+        temperature: that of the confidences.
     """
     confidence, correct = answers["confidence"].to_numpy(np.float64), answers["correct"].to_numpy(np.bool_)
     found, risk = reliability(confidence, correct), risk_coverage(confidence, correct)
@@ -106,11 +116,17 @@ def calibration_report(answers: pd.DataFrame) -> CalibrationReport:
         {"coverage": 100 * part / _POINTS, "risk": 100 * (1 - accuracy_at(risk, part / _POINTS))}
         for part in range(1, _POINTS + 1)
     ]
+    rows, told = calibration_rows(answers), "No temperature was fitted."
+    if temperature != 1:
+        before = calibration_rows(answers.assign(confidence=answers["untempered_confidence"]))
+        rows += [{**row, "group": f"{row['group']}, {BEFORE}"} for row in before]
+        told = f"Logits are divided by the temperature {temperature:.2f}, which was fitted on validation."
     return CalibrationReport(
         title="Calibration: what confidences are worth",
-        notes=list(_NOTES),
+        notes=[_NOTE, f"{_CONFIDENCE} {told}"],
         columns=list(CALIBRATION_COLUMNS),
-        rows=calibration_rows(answers),
+        rows=rows,
+        temperature=temperature,
         bins=bins,
         curve=curve,
     )

@@ -37,7 +37,7 @@ from umd.commands.resolve import (
 from umd.commands.short_names import learn_short_names
 from umd.commands.trainer_types import read_whole_numbers_as_such
 from umd.files import UserError
-from umd.protocols import HasReport
+from umd.protocols import HasReport, HasTemperature
 from umd.run.folder import RunFolder
 from umd.run.paths import check_free, run_folder
 from umd.run.results_folder import PlannedTest, results_folder
@@ -250,6 +250,8 @@ class UMDCLI(LightningCLI):
         best = checkpoint.best_model_path if isinstance(checkpoint, ModelCheckpoint) else ""
         averaged = self.folder / "checkpoints" / "averaged.ckpt"
         if any(_has_averaged(callback) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+            if isinstance(model, HasTemperature):
+                model.temperature = 1.0  # the average was not validated
             self.trainer.save_checkpoint(averaged)  # Lightning leaves the average in memory alone
             best = str(averaged)
             logger.info("the test is of the averaged weights, which are in %s", averaged)

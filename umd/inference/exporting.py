@@ -74,6 +74,7 @@ def export(source: str | Path, out: str | Path, *, weights: Weights = "safetenso
         "stage": model.settings.stage,
         "task": model.settings.task,
         "link": model.settings.link,
+        "temperature": model.settings.temperature,
         "image_size": model.settings.image_size,
         "text_length": model.settings.text_length,
         "blank": list(model.settings.blank),
@@ -182,7 +183,7 @@ def said(model: Model, inputs: Inputs) -> NDArray[np.float32]:
             ]
         )
     scores = network.scores(inputs)
-    return scores if task == "retrieval" else probabilities(scores, model.settings.link)
+    return scores if task == "retrieval" else probabilities(scores, model.settings.link, model.settings.temperature)
 
 
 def _weights(model: Model, path: Path) -> None:

@@ -86,6 +86,7 @@ def read_folder(path: Path) -> Folder:
                 image_size=content["image_size"],
                 text_length=content["text_length"],
                 blank=tuple(content["blank"]),
+                temperature=content.get("temperature", 1.0),  # older folders have none
             ),
             tokenizer={
                 "backend": json.dumps(_read(path / TOKENIZER)),

@@ -63,6 +63,7 @@ def model_of(checkpoint: Mapping[str, Any], path: Path, device: torch.device) ->
             image_size=image_size,
             text_length=length,
             blank=(red, green, blue),
+            temperature=network.temperature,
         ),
     )
 

@@ -290,7 +290,7 @@ class Model:
         pixels = self.preparation.image(image)
         inputs = self.preparation.inputs(pixels[None], [text])
         names = settings.names or (text,)
-        answers = ranked(network.scores(inputs)[0], names, settings.link, len(names))
+        answers = ranked(network.scores(inputs)[0], names, settings.link, len(names), settings.temperature)
         reply = Reply(name_of(image), text, answers, self._cut([text])[0])
         chosen = reply.best.text if answer is None else answer
         if chosen not in names:
@@ -312,12 +312,12 @@ class Model:
     ) -> list[Reply]:
         if top < 1 or batch_size < 1:
             raise UserError(f"top is {top} and batch_size {batch_size}; both must be at least 1")
-        replies = []
+        replies, settings = [], self.settings
         for few in chunks(pairs, batch_size):
             texts = [text for _, text in few]
             scores = self.network.scores(self.preparation.inputs(self._pixels([image for image, _ in few]), texts))
             replies += [
-                Reply(name_of(image), text, ranked(row, self.settings.names, self.settings.link, top), cut)
+                Reply(name_of(image), text, ranked(row, settings.names, settings.link, top, settings.temperature), cut)
                 for (image, text), row, cut in zip(few, scores, self._cut(texts, told), strict=True)
             ]
         return replies

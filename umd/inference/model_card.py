@@ -49,7 +49,7 @@ The program reads `image` (pairs, 3, {size}, {size}) uint8, `input_ids` (pairs, 
   pixels, longer one to int({size} * longer / shorter), by Pillow's `resize` with BICUBIC; centre crop.
 - text: `{tokenizer}` of the `tokenizers` library, cut to {length} tokens, padded on the right with the
   `pad_token` of `settings.json` to a multiple of 8, at most {length}.
-- scores to probabilities: {link}.
+- scores to probabilities: {tempered}{link}.
 """
 
 _LINKS = {
@@ -134,7 +134,7 @@ def model_card(
         f"**{NOTICE}**",
         f"{_PURPOSE[settings.task].format(names=len(settings.names))} {made}",
         _how_to_ask(settings.task),
-        _not_for(settings.task, trained_on, settings.remark),
+        _not_for(settings.task, trained_on, f"{settings.remark} {_tempered(settings)}".strip()),
         _data(lineage, origin),
         _results(*results),
         _making(origin, weights, arguments),
@@ -146,6 +146,7 @@ def model_card(
                 length=settings.text_length,
                 columns=len(settings.names) or 1,
                 tokenizer=TOKENIZER,
+                tempered="" if settings.temperature == 1 else f"divided by {settings.temperature:.6g}, then ",
                 link=_LINKS[settings.link],
             ).rstrip()
         )
@@ -170,6 +171,12 @@ on questions put otherwise or in another language, nobody knows how often it is 
 differences between groups of patients.
 
 {_SURENESS[task]}{f" {remark}" if remark else ""}"""
+
+
+def _tempered(settings: Settings) -> str:
+    if settings.temperature == 1:
+        return ""
+    return f"They are taken at temperature {settings.temperature:.2f}, fitted on the validation split of its data."
 
 
 def _data(lineage: Sequence[Mapping[str, Any]], origin: Origin) -> str:

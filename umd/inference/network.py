@@ -50,6 +50,7 @@ class Settings:
         task: what it was trained for.
         names: the answers or classes that it chooses from, in the order of its scores; none elsewhere.
         link: how its scores become probabilities.
+        temperature: what they are divided by before; 1 where none was fitted.
         image_size: pixels along the side of the square image.
         text_length: most tokens of a text, special tokens included.
         blank: the colour (red, green, blue; 0..255) that stands for no image: the mean of what its encoder expects.
@@ -63,6 +64,7 @@ class Settings:
     image_size: int
     text_length: int
     blank: tuple[int, int, int]
+    temperature: float = 1.0
 
     @property
     def remark(self) -> str:
@@ -99,8 +101,9 @@ class Embeds(Protocol):
         ...
 
 
-def probabilities(scores: NDArray[np.float32], link: Link) -> NDArray[np.float32]:
-    """(B, A) scores as probabilities; "softmax" goes over the last axis."""
+def probabilities(scores: NDArray[np.float32], link: Link, temperature: float = 1.0) -> NDArray[np.float32]:
+    """(B, A) scores as probabilities, divided by the temperature before; "softmax" goes over the last axis."""
+    scores = scores / np.float32(temperature)
     if link == "sigmoid":
         tail = np.exp(-np.abs(scores))  # in 0..1, so nothing overflows
         likely = np.where(scores >= 0, 1, tail) / (1 + tail)

@@ -49,11 +49,13 @@ class Reply:
         return self.answers[0]
 
 
-def ranked(scores: NDArray[np.float32], names: Sequence[str], link: Link, top: int) -> tuple[Answer, ...]:
+def ranked(
+    scores: NDArray[np.float32], names: Sequence[str], link: Link, top: int, temperature: float = 1.0
+) -> tuple[Answer, ...]:
     """The `top` names of one (A,) row of scores, the highest first; of equal ones the one that is named first.
 
-    Names that were not considered are left out.
+    Names that were not considered are left out. The temperature has a part in probabilities alone, not in the order.
     """
-    likely = probabilities(scores[None], link)[0]
+    likely = probabilities(scores[None], link, temperature)[0]
     order = [place for place in np.argsort(-scores, kind="stable")[:top] if scores[place] > -np.inf]
     return tuple(Answer(names[place], float(likely[place]), float(scores[place])) for place in order)

@@ -59,6 +59,11 @@ class StageNetwork:
         return "sigmoid" if separate else "softmax"
 
     @property
+    def temperature(self) -> float:
+        """What its scores are divided by before they become probabilities."""
+        return self.stage.temperature if isinstance(self.stage, VQAClassifier | Classification) else 1.0
+
+    @property
     def names(self) -> tuple[str, ...]:
         """What it chooses from."""
         if isinstance(self.stage, VQAGenerator):

@@ -15,8 +15,9 @@ from umd.checkpoints import HandOver
 from umd.encoders import EncoderConfig, MultimodalEncoder, Pooled
 from umd.files import UserError
 from umd.heads.split_head import Contribution, SplitHead
+from umd.modules.confidence import Validated
 from umd.modules.contributions import Contributions
-from umd.modules.outcomes import NOTHING_TO_COMPARE, Row, report_heading, with_truth
+from umd.modules.outcomes import NOTHING_TO_COMPARE, Row, report_heading, validates_on_test, with_truth
 from umd.modules.ranked import SHOWN, Ranked, ranked
 from umd.modules.umd_stage import UMDStage
 from umd.optim import OptimizerConfig, ParameterGroup
@@ -24,6 +25,9 @@ from umd.optim import OptimizerConfig, ParameterGroup
 logger = logging.getLogger(__name__)
 
 Inputs = Literal["both", "image", "text"]
+
+TEMPERATURE_KEY = "temperature"
+"""Where a checkpoint holds it."""
 
 
 class Scores(Protocol):
@@ -63,6 +67,9 @@ class ChoiceStage(Contributions[MultimodalEncoder], UMDStage, Generic[BatchT, Sc
 
     takes_one_modality = True
 
+    temperature: float
+    """What logits are divided by before they become confidences, fitted on validation; 1: nothing was fitted."""
+
     called: ClassVar[str]
     """The argument that holds the names, and the words for them."""
     columns: ClassVar[Sequence[str]]
@@ -89,6 +96,8 @@ class ChoiceStage(Contributions[MultimodalEncoder], UMDStage, Generic[BatchT, Sc
             raise UserError(f"inputs is '{inputs}', but the encoder has one modality: leave it at 'both'")
         self.contribution: Contribution = contribution
         self.inputs = inputs
+        self.temperature = 1.0
+        self._validated = Validated()
         self._test_rows: list[dict[str, Any]] = []
         self._test_notes: list[str] = []
 
@@ -113,6 +122,10 @@ class ChoiceStage(Contributions[MultimodalEncoder], UMDStage, Generic[BatchT, Sc
     @abstractmethod
     def update(self, scores: ScoresT, batch: BatchT, logits: Tensor, labels: Tensor) -> None:
         """Add a batch to a metric, but for the samples whose true name is not known."""
+
+    @abstractmethod
+    def right(self, batch: BatchT, logits: Tensor) -> Tensor:
+        """(B,) bool, whether the chosen names are true."""
 
     @abstractmethod
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -203,13 +216,26 @@ class ChoiceStage(Contributions[MultimodalEncoder], UMDStage, Generic[BatchT, Sc
         return logits
 
     def ranked(self, logits: Tensor, most: int = SHOWN) -> list[list[Ranked]]:
-        """The likeliest names of each sample, best first, with their probabilities."""
-        return ranked(self.names, logits, self.probabilities(logits), most)
+        """The likeliest names of each sample, best first, with their probabilities at the temperature."""
+        return ranked(self.names, logits, self.probabilities(logits.float() / self.temperature), most)
+
+    def decisive(self, logits: Tensor) -> Tensor:
+        """Those of (B, A) logits that the probability of the chosen name depends on."""
+        return logits
+
+    def confidences(self, logits: Tensor, best: Sequence[Sequence[Ranked]]) -> dict[str, list[float]]:
+        """Columns of how sure the best names are: at the temperature and, where that is not 1, without one."""
+        columns = {"confidence": [round(of_one[0].probability, 4) for of_one in best]}
+        if self.temperature != 1:
+            untempered = self.probabilities(logits).amax(1).tolist()
+            columns["untempered_confidence"] = [round(probability, 4) for probability in untempered]
+        return columns
 
     # Steps
 
     def training_step(self, batch: BatchT, batch_idx: int) -> Tensor:
         """The loss of one batch; contributions are added to this step's sums."""
+        self.temperature = 1.0  # it was that of other weights
         labels = self.labels(batch)
         pooled = self.pool(batch)
         logits: Tensor = self.head(pooled)
@@ -225,6 +251,8 @@ class ChoiceStage(Contributions[MultimodalEncoder], UMDStage, Generic[BatchT, Sc
         """Add the batch to the metric; log the loss."""
         logits, labels = self(batch), self.labels(batch)
         self.update(self.validation_scores, batch, logits, labels)
+        columns = (batch.index, self.decisive(logits), self.right(batch, logits))
+        self._validated.add(*with_truth(self.truths(batch), *columns))
         logits, labels = with_truth(self.truths(batch), logits, labels)
         loss = self.loss(logits, labels) if len(labels) else logits.new_zeros(())
         self.log("validation/loss", loss, batch_size=len(labels), sync_dist=True)
@@ -239,9 +267,26 @@ class ChoiceStage(Contributions[MultimodalEncoder], UMDStage, Generic[BatchT, Sc
         """One row a sample, see `rows`."""
         return self.rows(batch, self(batch))
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget an earlier one."""
+        self._validated.clear()
+
     def on_validation_epoch_end(self) -> None:
-        """Log the metric's values in per cent."""
+        """Log the metric's values in per cent; fit the temperature of these weights."""
         self._log_scores("validation", self.validation_scores)
+        if not (self.trainer.sanity_checking or validates_on_test(self.data)):
+            self.temperature = self._validated.temperature(self.probabilities)
+        self._validated.clear()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As for every stage, with the temperature."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[TEMPERATURE_KEY] = self.temperature
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As for every stage; of a checkpoint from before there were temperatures it is 1."""
+        super().on_load_checkpoint(checkpoint)
+        self.temperature = float(checkpoint.get(TEMPERATURE_KEY, 1.0))
 
     def on_test_epoch_end(self) -> None:
         """Log the same, and keep the table for `test_report`."""

@@ -82,6 +82,10 @@ class Classification(ChoiceStage[ClassificationBatch, ClassificationScores]):
         columns = (batch.index, image_numbers(batch.image_names), self.probabilities(logits), labels)
         scores.update(*with_truth(batch.labels, *columns))
 
+    def right(self, batch: ClassificationBatch, logits: Tensor) -> Tensor:
+        """Whether the likeliest class is the true one."""
+        return logits.argmax(1) == self.labels(batch)
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """They add up to 1."""
         return logits.float().softmax(1)
@@ -112,7 +116,7 @@ class Classification(ChoiceStage[ClassificationBatch, ClassificationScores]):
                 "image": batch.image_names,
                 "text": batch.texts,
                 "label": labels,
-                "confidence": [round(of_one[0].probability, 4) for of_one in best],
+                **self.confidences(logits, best),
                 "ground_truth": batch.labels,
                 "correct": judged(labels, truths),
                 **ranked_columns("label", best),

@@ -11,7 +11,7 @@ from torch import Tensor
 from umd.batch import VQABatch
 from umd.modules.lineage import heading
 from umd.modules.ranked import Ranked, ranked_columns
-from umd.protocols import HasDescription, HasTestGroups, Training
+from umd.protocols import HasDescription, HasTestGroups, HasValidation, Training
 
 Row = dict[str, Any]
 
@@ -90,6 +90,11 @@ def report_heading(data: object, lineage: Sequence[Training]) -> tuple[str, list
         lineage: the trainings behind the tested weights, the last one first.
     """
     return heading(lineage, data.description if isinstance(data, HasDescription) else {})
+
+
+def validates_on_test(data: object) -> bool:
+    """Whether the data's validation split is its test split, so that nothing may be fitted on it."""
+    return isinstance(data, HasValidation) and data.validates_on_test
 
 
 def test_groups(data: object) -> Mapping[str, Sequence[bool]]:

@@ -98,10 +98,17 @@ class VQAClassifier(ChoiceStage[VQABatch, VQAAccuracy]):
 
     def update(self, scores: VQAAccuracy, batch: VQABatch, logits: Tensor, labels: Tensor) -> None:
         """Count right answers."""
-        right = self._accepted_numbers(batch)
-        correct, answerable = (logits.argmax(1)[:, None] == right).any(1), (right >= 0).any(1)
+        correct, answerable = self.right(batch, logits), (self._accepted_numbers(batch) >= 0).any(1)
         columns = (batch.index, image_numbers(batch.image_names), correct, batch.closed, batch.has_twin, answerable)
         scores.update(*with_truth(batch.answers, *columns))
+
+    def right(self, batch: VQABatch, logits: Tensor) -> Tensor:
+        """Whether the likeliest answer is an accepted one."""
+        return (logits.argmax(1)[:, None] == self._accepted_numbers(batch)).any(1)
+
+    def decisive(self, logits: Tensor) -> Tensor:
+        """The largest where each answer's sigmoid is its own."""
+        return logits if self.answer_loss == "cross_entropy" else logits.amax(1, keepdim=True)
 
     def _accepted_numbers(self, batch: VQABatch) -> Tensor:
         """(B, K) int64 numbers of the accepted answers, -1 where one is not in the vocabulary, or is none."""
@@ -136,7 +143,7 @@ class VQAClassifier(ChoiceStage[VQABatch, VQAAccuracy]):
         answers = [of_one[0].name for of_one in best]
         return question_rows(
             batch,
-            given={"answer": answers, "confidence": [round(of_one[0].probability, 4) for of_one in best]},
+            given={"answer": answers, **self.confidences(logits, best)},
             judged={"correct": judged(answers, batch.accepted)},
             ranked=best,
         )
