@@ -23,6 +23,9 @@ from rich.text import Text
 from callbacks.provenance import tested_checkpoint, tested_data, tested_part, versions
 from umd.files import UserError, write_whole
 from umd.protocols import (
+    FEW,
+    FEW_MARK,
+    FEW_NOTE,
     RESULTS_SCHEMA,
     AddedResults,
     AddsToResults,
@@ -38,8 +41,9 @@ _KEYS: Final = ("title", "notes", "columns", "rows")
 def table_cells(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """The table as a reader wants it.
 
-    Two columns `x_low` and `x_high` become one, `x`, with "[low, high]"; underscores become blanks; what is
-    None reads "-". Numbers have one decimal, and two in a column that stays within -1..1.
+    Two columns `x_low` and `x_high` become one, `x`, with "[low, high]", and `FEW_MARK` behind it where fewer than
+    `FEW` samples (the second column) or `images` stand behind it; underscores become blanks; what is None reads "-".
+    Numbers have one decimal, and two in a column that stays within -1..1.
 
     Args:
         columns: names of the columns.
@@ -55,7 +59,9 @@ def table_cells(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tu
         if stem != name and f"{stem}_low" in columns and f"{stem}_high" in columns:
             if name.endswith("_low"):
                 headers.append(stem.replace("_", " "))
-                texts.append(_interval_texts([(row[name], row[f"{stem}_high"]) for row in rows]))
+                of = "images" if stem == "image_interval" else columns[1]
+                few = [_is_few(row.get(of)) for row in rows]
+                texts.append(_interval_texts([(row[name], row[f"{stem}_high"]) for row in rows], few))
         else:
             headers.append(name.replace("_", " "))
             texts.append(_texts([row[name] for row in rows]))
@@ -71,6 +77,8 @@ def results_view(report: Mapping[str, Any], width: int) -> RenderableType:
     if not report["rows"]:
         return Group(Text(str(report["title"]), style="bold"), *notes)
     headers, cells = table_cells(report["columns"], report["rows"])
+    if any(text.endswith(f"]{FEW_MARK}") for row in cells for text in row):
+        notes.append(Text(FEW_NOTE, style="dim"))
     tables = (_table(heads, cells) for heads in (headers, _folded(headers, cells)))
     body: list[RenderableType] = []
     body += [Group(table, Text("")) for table in tables if _fits(table, width)][:1]
@@ -252,10 +260,16 @@ def _texts(values: Sequence[Any]) -> list[str]:
     ]
 
 
-def _interval_texts(ends: Sequence[tuple[Any, Any]]) -> list[str]:
+def _interval_texts(ends: Sequence[tuple[Any, Any]], few: Sequence[bool]) -> list[str]:
     texts = _texts([end for pair in ends for end in pair])
-    pairs = zip(texts[::2], texts[1::2], strict=True)
-    return ["-" if "-" in pair else f"[{pair[0]}, {pair[1]}]" for pair in pairs]
+    pairs = zip(texts[::2], texts[1::2], few, strict=True)
+    return [
+        "-" if "-" in (low, high) else f"[{low}, {high}]{FEW_MARK if marked else ''}" for low, high, marked in pairs
+    ]
+
+
+def _is_few(count: object) -> bool:
+    return isinstance(count, int) and count < FEW
 
 
 def _as_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:

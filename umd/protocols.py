@@ -119,7 +119,7 @@ class Report(Breakdown):
         notes: what a reader must know, a line each.
         columns: names of the columns; the first names a row, the second counts what it is measured on, the third is
             its value. `x_low` and `x_high` are the ends of the interval `x`: `interval` over questions (samples,
-            queries), `image_interval` over images.
+            queries), `image_interval` over images, of which there are so many `images`.
         rows: one dictionary a row, a value for each column; None for what is undefined. No rows where the data does not
             say what is true.
     """

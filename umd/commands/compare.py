@@ -18,6 +18,7 @@ from umd.metrics.paired import corrected, pair_rows
 from umd.metrics.predictions import answers_of, images_of, same_samples
 from umd.metrics.runs import Configuration, Run, configurations, read_run
 from umd.metrics.seeds import Measured
+from umd.protocols import FEW, FEW_MARK, FEW_NOTE
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:
@@ -74,15 +75,17 @@ def as_tables(of: Sequence[Configuration], width: int) -> Iterator[Table]:
     title = f"{value.capitalize()} in per cent"
     title += f"\n{'mean ± deviation over seeds, ' if several else ''}[95 % interval over {_counted(of)}]"
     title += "\n[95 % interval over images]" if over_images else ""
+    few = any(min(m.count, m.images or m.count) < FEW for metrics in measured.values() for m in metrics.values())
+    title += f"\n{FEW_NOTE}" if few else ""
 
     def table(chosen: Sequence[str]) -> Table:
         made = Table(title=title, title_justify="left")
         made.add_column("run" if not several else "configuration (seeds)", overflow="fold")
-        counts = {group: {m[group].count for m in measured.values() if group in m} for group in chosen}
+        counts = {group: {_counts(m[group]) for m in measured.values() if group in m} for group in chosen}
         alike = all(len(found) <= 1 for found in counts.values())
         for group in chosen:
-            count = next(iter(counts[group]), 0)
-            made.add_column(f"{group}\n({count})" if alike else group, justify="right", no_wrap=True)
+            count = next(iter(counts[group]), "(0)")
+            made.add_column(f"{group}\n{count}" if alike else group, justify="right", no_wrap=True)
         for one, metrics in measured.items():
             label = f"{one.label} ({len(one.runs)})" if several else one.label
             made.add_row(label, *(_cell(metrics.get(group), alike) for group in chosen))
@@ -114,10 +117,16 @@ def _cell(metric: Measured | None, alike: bool) -> str:
     if metric is None:
         return "-"
     lines = [f"{metric.mean:.1f}" + (f" ± {metric.std:.1f}" if metric.std is not None else "")]
-    lines.append(f"[{metric.low:.1f}, {metric.high:.1f}]")
+    lines.append(f"[{metric.low:.1f}, {metric.high:.1f}]{FEW_MARK if metric.count < FEW else ''}")
     if metric.image_low is not None:
-        lines.append(f"[{metric.image_low:.1f}, {metric.image_high:.1f}]")
-    return "\n".join(lines if alike else [*lines, f"({metric.count})"])
+        few = metric.images is not None and metric.images < FEW
+        lines.append(f"[{metric.image_low:.1f}, {metric.image_high:.1f}]{FEW_MARK if few else ''}")
+    return "\n".join(lines if alike else [*lines, _counts(metric)])
+
+
+def _counts(metric: Measured) -> str:
+    """How many samples are behind a metric, and how many images where that is known."""
+    return f"({metric.count})" if metric.images is None else f"({metric.count}; {metric.images} images)"
 
 
 def paired(of: Sequence[Configuration]) -> pd.DataFrame:

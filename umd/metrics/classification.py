@@ -23,6 +23,7 @@ CLASSIFICATION_REPORT_COLUMNS: Final = (
     "interval_high",
     "image_interval_low",
     "image_interval_high",
+    "images",
 )
 
 # Resamples times samples that are worked on at once.
@@ -121,7 +122,7 @@ def classification_report(
     rows = []
     for name, (single,) in value.items():
         row: dict[str, Any] = dict.fromkeys(CLASSIFICATION_REPORT_COLUMNS)
-        row |= {"metric": name.replace("_", " ").replace("auc", "AUC"), "samples": samples}
+        row |= {"metric": name.replace("_", " ").replace("auc", "AUC"), "samples": samples, "images": count}
         if np.isfinite(single):
             row["value"] = float(single)
             tail = (1 - confidence) / 2

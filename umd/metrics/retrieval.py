@@ -22,6 +22,7 @@ RECALL_REPORT_COLUMNS: Final = (
     "interval_high",
     "image_interval_low",
     "image_interval_high",
+    "images",
 )
 
 
@@ -125,6 +126,6 @@ def recall_report(ranks: Mapping[str, Tensor], images: Tensor) -> list[dict[str,
             found = (places <= k).cpu()
             name = f"{direction.replace('_', ' ')} R@{k}"
             share = 100 * int(found.sum()) / len(found)
-            ends = (*bootstrap_interval(found), *image_interval(found, images.cpu()))
+            ends = (*bootstrap_interval(found), *image_interval(found, images.cpu()), len(set(images.tolist())))
             rows.append(dict(zip(RECALL_REPORT_COLUMNS, (name, len(found), share, *ends), strict=True)))
     return rows

@@ -25,6 +25,7 @@ class Measured:
         ceiling: the best that the answer vocabulary allows, in per cent; None where there is none.
         image_low: lower end of the 95 % bootstrap interval over images; None where it is not known.
         image_high: its upper end.
+        images: how many; None where that is not known.
     """
 
     mean: float
@@ -35,6 +36,7 @@ class Measured:
     ceiling: float | None = None
     image_low: float | None = None
     image_high: float | None = None
+    images: int | None = None
 
 
 def measured(correct: Answers, images: Any = None, ceiling: float | None = None) -> Measured:  # noqa: ANN401
@@ -52,7 +54,8 @@ def measured(correct: Answers, images: Any = None, ceiling: float | None = None)
     low, high = mean_interval(values) if several else bootstrap_interval(correct[0])
     image_low, image_high = (None, None) if images is None else image_interval(values, images)
     std = float(shares.std(ddof=1)) if several else None
-    return Measured(float(shares.mean()), std, low, high, correct.shape[1], ceiling, image_low, image_high)
+    number = None if images is None else len(np.unique(np.asarray(images)))
+    return Measured(float(shares.mean()), std, low, high, correct.shape[1], ceiling, image_low, image_high, number)
 
 
 def reported(rows: Sequence[Mapping[str, Any]], value: str, count: str) -> Measured | None:
@@ -73,7 +76,8 @@ def reported(rows: Sequence[Mapping[str, Any]], value: str, count: str) -> Measu
     assert low is not None and high is not None  # a metric that is defined has its interval
     std = float(values.std(ddof=1)) if len(rows) > 1 else None
     ceiling = rows[0].get("ceiling")
-    return Measured(float(values.mean()), std, low, high, rows[0][count], ceiling, image_low, image_high)
+    over = image_low, image_high, rows[0].get("images")
+    return Measured(float(values.mean()), std, low, high, rows[0][count], ceiling, *over)
 
 
 def _mean_of(numbers: Sequence[float | None]) -> float | None:

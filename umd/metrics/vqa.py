@@ -22,6 +22,7 @@ VQA_REPORT_COLUMNS: Final = (
     "interval_high",
     "image_interval_low",
     "image_interval_high",
+    "images",
     "ceiling",
     "share_of_ceiling",
 )
@@ -44,9 +45,9 @@ def vqa_report(
         One row each for "open", "closed" and "overall" (the micro average), and "twin-free" where some
         question has a twin, with the keys `VQA_REPORT_COLUMNS`: `questions` is a count; `accuracy`,
         its bootstrap interval over questions (`interval_low`, `interval_high`) and over images
-        (`image_interval_low`, `image_interval_high`), and `ceiling` (the share of questions that are answerable)
-        are in per cent, `share_of_ceiling` is accuracy in per cent of the ceiling, and above 100 where a model
-        answers beyond its vocabulary. What is undefined (no question, a ceiling of 0) is None.
+        (`image_interval_low`, `image_interval_high`; `images` is how many), and `ceiling` (the share of questions that
+        are answerable) are in per cent, `share_of_ceiling` is accuracy in per cent of the ceiling, and above 100 where
+        a model answers beyond its vocabulary. What is undefined (no question, a ceiling of 0) is None.
     """
     image, *flags = _each_once(index, image, correct, closed, has_twin, answerable)
     correct, closed, has_twin, answerable = (flag.bool() for flag in flags)
@@ -62,6 +63,7 @@ def _row(group: str, members: Tensor, image: Tensor, correct: Tensor, answerable
         row["accuracy"] = _per_cent(hits)
         row["interval_low"], row["interval_high"] = bootstrap_interval(hits)
         row["image_interval_low"], row["image_interval_high"] = image_interval(hits, image[members])
+        row["images"] = len(set(image[members].tolist()))
         row["ceiling"] = _per_cent(answerable[members])
         if row["ceiling"]:
             row["share_of_ceiling"] = 100 * row["accuracy"] / row["ceiling"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from umd.metrics.temperature import RANGE, fitted_temperature, log_loss
 
@@ -21,16 +22,16 @@ def test_a_softmax_has_the_least_loss_that_a_slow_search_finds() -> None:
     logits = RANDOM.normal(size=(300, 5)) * 4
     right = RANDOM.random(300) < 0.6
 
-    def confidence(temperature: float) -> np.ndarray:
+    def confidence(temperature: float) -> NDArray[np.float64]:
         parts = np.exp(logits / temperature)
-        return (parts / parts.sum(1, keepdims=True)).max(1)
+        return np.asarray((parts / parts.sum(1, keepdims=True)).max(1))
 
     losses = {one: log_loss(confidence(one), right) for one in np.geomspace(*RANGE, 2000)}
     assert fitted_temperature(confidence, right) == pytest.approx(min(losses, key=losses.__getitem__), rel=5e-3)
 
 
 @pytest.mark.parametrize("right", [np.ones(30, dtype=bool), np.zeros(30, dtype=bool), np.arange(9) < 5])
-def test_where_too_little_is_known_it_is_one(right: np.ndarray) -> None:
+def test_where_too_little_is_known_it_is_one(right: NDArray[np.bool_]) -> None:
     assert fitted_temperature(lambda temperature: np.full(len(right), 0.7), right) == 1
 
 
