@@ -18,6 +18,7 @@ p.caption { color: #555; margin: 1rem 0 .4rem; }
 th, td { padding: .25rem .7rem; text-align: right; vertical-align: top; border-bottom: 1px solid #ddd; }
 th { vertical-align: bottom; font-weight: 600; }
 th:first-child, td:first-child, td.text, th.text { text-align: left; }
+th:first-child, td:first-child { position: sticky; left: 0; background: #fff; }
 td.text { min-width: 9rem; overflow-wrap: anywhere; }
 small { display: block; color: #555; white-space: nowrap; }
 td.below { background: #fdecd9; } td.fool, th.fool { color: #555; font-weight: normal; }

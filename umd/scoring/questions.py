@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -34,6 +34,11 @@ class Questions:
     twins: pd.DataFrame = field(default_factory=pd.DataFrame)
     notes: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+
+    def apart_from(self, systems: Collection[str]) -> Questions:
+        """The same, where no fool is called like one of these systems."""
+        fools = {f"{name} (no look)" if name in systems else name: said for name, said in self.fools.items()}
+        return replace(self, fools=fools)
 
     def only(self, asked: pd.Series) -> Questions:
         """Those where `asked` is true, in their order; all else as it is."""

@@ -36,8 +36,6 @@ HOW: Final = (
     "questions have a twin in train as published, its answer, and else that to questions of the same type.",
 )
 
-_COUNTS: Final = ("questions", "images")
-
 PROTOCOLS: Final = {
     "clean": "clean: train is without the rows that reword a test question (its twins).",
     "paper": "paper: train is as published, with the rows that reword test questions.",
@@ -99,10 +97,9 @@ def _accuracies(result: Scored) -> Element:
     cells: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in result.rows:
         cells.setdefault(row["group"], {})[row["system"]] = row
-    head = [_head(""), _head("questions"), _head("images"), *map(_head, result.matched)]
-    head += [_head(name, "fool") for name in fools]
+    head = [_head("questions"), *map(_head, result.matched), *(_head(name, "fool") for name in fools)]
     rows = [
-        [element("td", group), *(element("td", f"{next(iter(of_group.values()))[of]:,}") for of in _COUNTS)]
+        [_counted(group, next(iter(of_group.values())))]
         + [_accuracy(of_group[name]) for name in result.matched]
         + [element("td", f"{of_group[name]['accuracy']:.1f}", class_="fool") for name in fools]
         for group, of_group in cells.items()
@@ -135,13 +132,10 @@ def _marks(result: Scored) -> Element:
 
 
 def _controls(result: Scored) -> Element:
-    head = [_head("control"), _head("questions"), _head("images")]
-    head += [_head(name) for name in ("accuracy", "as asked", "both right", "changed")]
+    head = [_head(name) for name in ("control", "accuracy", "as asked", "both right", "changed")]
     rows = [
         [
-            element("td", row["control"]),
-            element("td", f"{row['questions']:,}"),
-            element("td", f"{row['images']:,}"),
+            _counted(row["control"], row),
             element("td", element("b", f"{row['accuracy']:.1f}"), *_ends(row, "interval", "image_interval")),
             element("td", f"{row['as_asked']:.1f}"),
             element("td", f"{row['both_right']:.1f}"),
@@ -154,6 +148,14 @@ def _controls(result: Scored) -> Element:
         "changed: share of questions with another answer than as asked."
     )
     return table(caption, head, rows)
+
+
+def _counted(name: str, row: Mapping[str, Any]) -> Element:
+    """A row's name, and below it what it is measured on."""
+    questions, images = (
+        f"{row[of]:,} {of if row[of] != 1 else of.removesuffix('s')}" for of in ("questions", "images")
+    )
+    return element("td", name, element("small", questions), element("small", images))
 
 
 def _ends(row: Mapping[str, Any], *over: str) -> list[Element]:

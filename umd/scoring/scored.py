@@ -108,6 +108,7 @@ def score(
     def same(answer: str) -> str:
         return compared(answer, normalize)
 
+    questions = questions.apart_from(answers)
     total, notes = len(questions.table), list(questions.notes)
     questions = questions.only(questions.table["accepted"].map(bool))
     if not len(questions.table):

@@ -112,6 +112,13 @@ def test_a_system_below_a_fool_is_marked(
     assert "< 0.0" in line and "nearest" in shown
 
 
+def test_a_file_may_be_called_like_a_fool(data: Path, tmp_path: Path) -> None:
+    right = {13: "no", 15: "no", 16: "left lung", 17: "organ 2", 18: "liver"}
+    content = run(tmp_path / "out", write(tmp_path / "twin.csv", right), "--data", "vqa_rad", "--root", data)
+    assert of(content, "twin")["overall"]["accuracy"] == 100 and not of(content, "twin")["overall"]["fool"]
+    assert of(content, "twin (no look)")["overall"]["fool"]
+
+
 def test_files_are_compared_in_pairs_and_where_they_differ_is_listed(data: Path, tmp_path: Path) -> None:
     right = {13: "no", 15: "no", 16: "left lung", 17: "organ 2", 18: "liver"}
     given = {
