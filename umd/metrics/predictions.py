@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from umd.files import UserError
 from umd.metrics.paired import Answers
+
+_FLAGS: Final = ("correct", "closed", "has_twin")
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -30,8 +33,9 @@ def read_predictions(folder: Path) -> pd.DataFrame | None:
     if "correct" not in table:
         return None
     judged = table[table["correct"].astype(str) != ""]  # of the others nobody knows
-    right = judged["correct"].astype(str).str.lower() == "true"
-    return judged.assign(correct=right).reset_index(drop=True) if len(judged) else None
+    # Where one cell of a column is empty all are texts, and "False" would be true.
+    flags = {name: judged[name].astype(str).str.lower() == "true" for name in _FLAGS if name in judged}
+    return judged.assign(**flags).reset_index(drop=True) if len(judged) else None
 
 
 def same_samples(tables: Sequence[pd.DataFrame]) -> bool:
