@@ -142,7 +142,11 @@ def test_what_is_undefined_is_none_in_the_report_and_absent_from_the_scalars() -
     probabilities, _ = samples(6, 3)
     one_class = torch.zeros(6, dtype=torch.long)
     rows = {row["metric"]: row for row in classification_report(probabilities, one_class, torch.arange(6))}
-    assert rows["macro AUC"] == dict.fromkeys(CLASSIFICATION_REPORT_COLUMNS) | {"metric": "macro AUC", "samples": 6}
+    assert rows["macro AUC"] == dict.fromkeys(CLASSIFICATION_REPORT_COLUMNS) | {
+        "metric": "macro AUC",
+        "samples": 6,
+        "images": 6,
+    }
     assert rows["macro specificity"]["value"] is None
     assert rows["macro sensitivity"]["value"] == rows["accuracy"]["value"]
     scores = ClassificationScores(3)
@@ -312,7 +316,7 @@ def test_runs_can_be_compared_in_one_table_unless_they_are_of_different_tasks(tm
     row = reports["joint"][1]
     assert f"{row['value']:.1f} " in text
     assert f"[{row['interval_low']:.1f}, {row['interval_high']:.1f}]" in text
-    assert "macro AUC" in text and "(30)" in text
+    assert "macro AUC" in text and "(30; " in text
     assert "nan" not in text
     with pytest.raises(ValueError, match="is of another task than"):
         read_runs([tmp_path / "joint", tmp_path / "vqa"])
