@@ -44,6 +44,7 @@ class LoaderArguments(TypedDict, total=False):
     random_resized_crop: bool
     augmented_views: int
     cache: str | None
+    jpeg_draft: bool
     seed: int
 
 

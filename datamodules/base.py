@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.arguments import check_least
 from datamodules.collate import ImageTextCollate
-from datamodules.images import ImageStore
+from datamodules.image_store import ImageStore
 from datamodules.loading import (
     EndlessSequence,
     EpochSampler,
@@ -28,7 +29,6 @@ from datamodules.records import RecordT, Split
 from datamodules.splits import Splits
 from datamodules.summary import Summary
 from datamodules.tokenization import build_tokenizer, tokenizer_from_state, tokenizer_state
-from datamodules.transforms import evaluation_transform, training_transform
 from umd.batch import ImageTextBatch
 
 log = logging.getLogger(__name__)
@@ -58,8 +58,11 @@ class ImageTextDataModule(Splits[RecordT], LightningDataModule):
         random_resized_crop: Train on random crops of 90 to 100 % of the area (else resize and centre crop).
         augmented_views: Train on so many views of each image, drawn once (turns, crops, light; no flip), so that a
             frozen encoder computes each once, in the place of `random_resized_crop`. 0: on none.
-        cache: Folder for decoded, scaled-down copies of the images (see `ImageStore`); with it an image is
-            checked once, without it at each start. None: no copies.
+        cache: Folder for what is made of the images (see `ImageStore`), many times quicker to load; with it an image
+            is checked once, without it at each start. Pixels are the same, but for random crops and augmented views.
+            None: nothing is kept.
+        jpeg_draft: Decode JPEGs of more than 2.3 times the image size at a half, quarter or eighth of theirs: quicker,
+            and most pixels differ by a grey level or so.
         seed: Of the order and the augmentation of the training split; the splits do not depend on it.
 
     Attributes:
@@ -83,6 +86,7 @@ class ImageTextDataModule(Splits[RecordT], LightningDataModule):
         random_resized_crop: bool = True,
         augmented_views: int = 0,
         cache: str | None = None,
+        jpeg_draft: bool = False,
         seed: int = 0,
     ) -> None:
         LightningDataModule.__init__(self)
@@ -90,14 +94,19 @@ class ImageTextDataModule(Splits[RecordT], LightningDataModule):
         check_least(3, text_length=text_length)
         check_least(0, num_workers=num_workers, augmented_views=augmented_views, seed=seed)
         self.save_hyperparameters()
-        images = ImageStore(image_size, Path(cache).expanduser() if cache is not None else None)
+        images = ImageStore(
+            image_size,
+            Path(cache).expanduser() if cache is not None else None,
+            random_resized_crop=random_resized_crop,
+            augmented=augmented_views > 0,
+            jpeg_draft=jpeg_draft,
+        )
         Splits.__init__(self, Path(root).expanduser(), images)
         self.tokenizer_name = tokenizer
         self.image_size = image_size
         self.text_length = text_length
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.random_resized_crop = random_resized_crop
         self.augmented_views = augmented_views
         self.seed = seed
         self.predict_split: Split = "test"
@@ -233,7 +242,7 @@ class ImageTextDataModule(Splits[RecordT], LightningDataModule):
                 sample_id=records[place].sample_id,
                 image_name=records[place].image,
                 told=self.told(records[place]),
-                original=self.images.load(self._check.files[records[place].image]),
+                original=self.images.original(self._check.files[records[place].image]),
                 image=(item := dataset[place]).image,
                 tokens=tuple(self.tokenizer.convert_ids_to_tokens(self._token_ids(item.text))),
             )
@@ -253,19 +262,15 @@ class ImageTextDataModule(Splits[RecordT], LightningDataModule):
 
     def _dataset(self, split: Split, *, training: bool) -> EndlessSequence[RecordT]:
         records = self.records(split)
-        views = self.augmented_views if training else 0
-        drawn = training and (self.random_resized_crop or views > 0)
         return EndlessSequence(
             records,
             {record.image: self._check.files[record.image] for record in records},
-            self.images.load,
-            training_transform(self.image_size, self.random_resized_crop, views > 0)
-            if training
-            else evaluation_transform(self.image_size),
+            partial(self.images.load, training=training),
+            self.images.transform(training=training),
             seed=self.seed,
             vary_text=training,
-            one_view=not drawn or self.rows_per_image is not None,
-            views=views or None,
+            one_view=not self.images.varies(training=training) or self.rows_per_image is not None,
+            views=(self.augmented_views if training else 0) or None,
         )
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Any]:

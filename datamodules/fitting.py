@@ -17,16 +17,22 @@ def without_ends(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def fit(image: Image.Image, image_size: int) -> Image.Image:
+def fit(image: Image.Image, image_size: int, shown: tuple[float, float] | None = None) -> Image.Image:
     """Shorter side to `image_size` pixels (bicubic), centre crop.
 
     The same pixels as torchvision's v2.Resize and v2.CenterCrop give, also where torch is not at hand.
+
+    Args:
+        image: Of any size.
+        image_size: Side of the square.
+        shown: Width and height that count, in the image's pixels, where these end within its last ones.
     """
-    image = without_ends(image)
-    shorter, longer = sorted(image.size)
+    middle = without_ends(image)
+    if shown is None or middle is not image:
+        shown = middle.size
+    shorter, longer = sorted(shown)
     rest = int(image_size * longer / shorter)
-    size = (image_size, rest) if image.width <= image.height else (rest, image_size)
-    if image.size != size:
-        image = image.resize(size, Image.Resampling.BICUBIC)
+    size = (image_size, rest) if shown[0] <= shown[1] else (rest, image_size)
+    image = middle if shown == size else middle.resize(size, Image.Resampling.BICUBIC, box=(0, 0, *shown))
     left, top = (round((side - image_size) / 2) for side in image.size)
     return image.crop((left, top, left + image_size, top + image_size))

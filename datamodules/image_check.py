@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from datamodules.image_files import ImageFinder
-from datamodules.images import ImageError, ImageFile, ImageStore, is_inside
+from datamodules.image_store import ImageStore
+from datamodules.images import ImageError, ImageFile, is_inside
 
 log = logging.getLogger(__name__)
 
@@ -45,15 +46,20 @@ class ImageCheck:
         self.reasons: dict[str, str] = {}
         self._finder = ImageFinder()
 
-    def __call__(self, names: Iterable[str]) -> None:
-        """Checks those of these images that were not looked at yet."""
+    def __call__(self, names: Iterable[str], *, training: bool = False) -> None:
+        """Checks those of these images that were not looked at yet.
+
+        Args:
+            names: The images.
+            training: What a cache is filled for.
+        """
         new = dict.fromkeys(name for name in names if name not in self.files and name not in self.reasons)
         outside = {name for name in new if not is_inside(name)}
         self.reasons |= dict.fromkeys(outside, "image path leads outside the data set")
         found = self.find(name for name in new if name not in outside)
         files = dict.fromkeys(found.values())  # several names may lead to one
         with progress(f"{self.title}: checking images", len(files)) as seen:
-            bad = self.store.check(files, seen)
+            bad = self.store.check(files, seen, training=training)
         self.reasons |= {name: f"image: {bad[file]}" for name, file in found.items() if file in bad}
         self.files |= {name: file for name, file in found.items() if file not in bad}
 

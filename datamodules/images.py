@@ -1,32 +1,20 @@
-"""Images: found inside the data set's root only, decoded to RGB, checked once, kept small on request."""
+"""Images: found inside the data set's root only, and decoded."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
-from collections.abc import Callable, Hashable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Hashable
 from io import BytesIO
-from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from datamodules.dicom import is_dicom, read_dicom
 from umd.files import UserError
 
-CACHE_MARGIN = 1.15
-"""A cached image's shorter side over the image size: what a crop of 90 % of the area needs and some."""
-
 MAX_PIXELS = 89_478_485
 """Larger images are refused (Pillow's own limit, from which on it only warns)."""
-
-
-AT_ONCE = 1000
-"""Images that are queued for checking: a queue of all of a large corpus would take more memory than their rows."""
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded. Others that Pillow knows run programs of their own (PostScript) or are no images of a data set."""
@@ -78,15 +66,20 @@ def to_rgb(image: Image.Image) -> Image.Image:
     (12-bit radiographs come in 16-bit files), never clipped. Transparency is laid on white, as on a page.
     Grey is repeated.
     """
+    return _to_8_bits(image).convert("RGB")
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """As `to_rgb`, but grey stays one channel ("L")."""
     if image.mode.startswith(("I", "F")):
         values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
         values -= min(0.0, float(values.min()))
         bits = max(8, int(values.max()).bit_length())
-        return Image.fromarray(np.round(values * (255 / (2**bits - 1))).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(np.round(values * (255 / (2**bits - 1))).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
 def decode(source: ImageFile) -> Image.Image:
@@ -95,17 +88,42 @@ def decode(source: ImageFile) -> Image.Image:
     Raises:
         ImageError: The file is missing, is no image, breaks off, or has more than `MAX_PIXELS` pixels.
     """
+    return decode_as_grey_or_rgb(source)[0].convert("RGB")
+
+
+def decode_as_grey_or_rgb(source: ImageFile, draft_side: int | None = None) -> tuple[Image.Image, tuple[float, float]]:
+    """As `decode`, but in one channel ("L") where all three agree: a third of the work for whatever resizes it.
+
+    Args:
+        source: The image.
+        draft_side: A JPEG is decoded at 1/2, 1/4 or 1/8 of its size (Pillow's draft mode: fewer of each block's cosines
+            are transformed back), as long as no side gets shorter than so many pixels. None: always whole.
+
+    Returns:
+        The image, and the width and height of what it shows, in its own pixels: of a size that cannot be halved, draft
+        mode adds a part of a pixel on the right and below.
+
+    Raises:
+        ImageError: As in `decode`.
+    """
     if isinstance(source, Path) and not source.is_file():
         raise ImageError("no such file")
     file = source if isinstance(source, Path) else BytesIO(source.read())
     try:
         if is_dicom(file):
-            return read_dicom(file, MAX_PIXELS).convert("RGB")
-        with Image.open(file, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
-            image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
+            image = _one_channel_if_grey(read_dicom(file, MAX_PIXELS))
+            return image, image.size
+        with Image.open(file, formats=FORMATS) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise ImageError(f"{opened.width} x {opened.height} pixels are more than {MAX_PIXELS:,}")
+            # A turned image is decoded whole: what is added would lie at another edge.
+            if draft_side is not None and opened.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+                drafted = opened.draft(opened.mode, (draft_side, draft_side))
+            else:
+                drafted = None
+            opened.load()
+            image = _one_channel_if_grey(_to_8_bits(ImageOps.exif_transpose(opened)))
+            return image, drafted[1][2:] if drafted is not None else image.size
     except ImageError:
         raise
     except Exception as error:  # decoders let errors of many kinds pass when a file is broken
@@ -116,118 +134,8 @@ def decode(source: ImageFile) -> Image.Image:
         ) from error
 
 
-class ImageStore:
-    """Loads images, through a folder of decoded copies if one is given.
-
-    The folder holds one `.npy` a image (uint8, (H, W, 3), or (H, W) where the three channels agree), scaled
-    down so that the shorter side has at most `image_size * CACHE_MARGIN` pixels. Pixels that come from it are
-    therefore resampled twice and differ slightly from those read without it. An entry is named by the file's
-    path, size and time of change, or by the digest of a stored image, so a changed image gets a new one; an entry
-    that cannot be read is made again.
-
-    Args:
-        image_size: Side of the images that training will ask for, in pixels.
-        cache: Folder for the decoded copies; None: decode at every load.
-    """
-
-    def __init__(self, image_size: int, cache: Path | None = None) -> None:
-        self.shorter_side = int(image_size * CACHE_MARGIN) + 1
-        self.cache = cache
-
-    def check(
-        self, images: Iterable[ImageFile], seen: Callable[[int], object] = lambda count: None
-    ) -> dict[ImageFile, str]:
-        """Decodes every image once, on all cores, filling the cache if there is one.
-
-        Images that the cache holds already are not decoded again.
-
-        Args:
-            images: The images; those that lie together in a file best follow each other.
-            seen: Is told how many more were looked at.
-
-        Returns:
-            The images that cannot be used, and why.
-        """
-
-        def reason(image: ImageFile) -> str | None:
-            try:
-                entry = self._entry(image)
-                if entry is None:
-                    decode(image)
-                elif not entry.exists():
-                    self._fill(image, entry)
-            except ImageError as error:
-                return str(error)
-            return None
-
-        def reasons(images: list[ImageFile]) -> list[tuple[ImageFile, str | None]]:
-            return [(image, reason(image)) for image in images]
-
-        together = [list(images) for _, images in groupby(images, key=_container)]
-        bad: dict[ImageFile, str] = {}
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # threads do: decoders let go of the interpreter
-            for start in range(0, len(together), AT_ONCE):
-                for found in pool.map(reasons, together[start : start + AT_ONCE]):
-                    bad |= {image: why for image, why in found if why}
-                    seen(len(found))
-        return bad
-
-    def load(self, source: ImageFile) -> Image.Image:
-        """The image in RGB, from the cache where there is one.
-
-        Raises:
-            ImageError: It cannot be decoded, though `check` could: the file changed during the run. Names the
-                file.
-        """
-        try:
-            entry = self._entry(source)
-            if entry is None:
-                return decode(source)
-            try:
-                array = np.load(entry, allow_pickle=False)
-                if array.dtype == np.uint8 and array.ndim in (2, 3):
-                    return Image.fromarray(array).convert("RGB")
-            except (OSError, ValueError, EOFError):
-                pass  # absent or broken off: made again below
-            return self._fill(source, entry)
-        except ImageError as error:
-            raise ImageError(f"{source}: {error} (it could be read when the run began)") from error
-
-    def _entry(self, source: ImageFile) -> Path | None:
-        """Where the cache keeps this image."""
-        if self.cache is None:
-            return None
-        if isinstance(source, Path):
-            try:
-                stat = source.stat()
-            except OSError:
-                raise ImageError("no such file") from None
-            key = f"{source.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{self.shorter_side}"
-        else:
-            key = f"{source.digest}|{self.shorter_side}"
-        name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-        return self.cache / name[:2] / f"{name}.npy"
-
-    def _fill(self, source: ImageFile, entry: Path) -> Image.Image:
-        """Decodes, scales down and writes one entry; a reader never sees half of it."""
-        image = decode(source)
-        if (scale := self.shorter_side / min(image.size)) < 1:
-            width, height = (max(1, round(side * scale)) for side in image.size)
-            image = image.resize((width, height), Image.Resampling.BICUBIC)
-        array = np.asarray(image)
-        if (array == array[..., :1]).all():
-            array = array[..., 0]
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=entry.parent, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.save(file, array, allow_pickle=False)
-            os.replace(temporary, entry)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+def _one_channel_if_grey(image: Image.Image) -> Image.Image:
+    if image.mode == "L":
         return image
-
-
-def _container(source: ImageFile) -> Hashable:
-    return source if isinstance(source, Path) else source.container
+    red, green, blue = image.split()
+    return red if red.tobytes() == green.tobytes() == blue.tobytes() else image

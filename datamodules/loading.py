@@ -13,7 +13,6 @@ from typing import Any, Generic, cast
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
@@ -50,7 +49,7 @@ class EndlessSequence(Dataset[Item[RecordT]]):
         records: The split's n rows.
         paths: Where each image name is stored.
         load: Reads an image.
-        transform: From the decoded image to (3, S, S) uint8; may draw from torch's global CPU generator.
+        transform: From what `load` gives to (3, S, S) uint8; may draw from torch's global CPU generator.
         seed: Of the augmentation.
         vary_text: Choose among a row's texts (training) or take its first one (evaluation).
         one_view: Rows of one image that are asked for together have one view of it, that of the first of them;
@@ -63,8 +62,8 @@ class EndlessSequence(Dataset[Item[RecordT]]):
         self,
         records: Sequence[RecordT],
         paths: Mapping[str, ImageFile],
-        load: Callable[[ImageFile], Image.Image],
-        transform: Callable[[Image.Image], Tensor],
+        load: Callable[[ImageFile], Any],
+        transform: Callable[[Any], Tensor],
         *,
         seed: int,
         vary_text: bool,

@@ -10,7 +10,8 @@ from typing import ClassVar, Generic
 from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.image_check import ImageCheck
-from datamodules.images import ImageFile, ImageStore, is_inside
+from datamodules.image_store import ImageStore
+from datamodules.images import ImageFile, is_inside
 from datamodules.problems import Problems
 from datamodules.records import RecordT, Split
 from umd.files import UserError
@@ -134,7 +135,7 @@ class Splits(ABC, Generic[RecordT]):
         while looked_at < len(rows) and (most is None or len(usable) < most):
             wanted = rows[looked_at : None if most is None else looked_at + most - len(usable)]
             looked_at += len(wanted)
-            self._check(record.image for record in wanted)
+            self._check((record.image for record in wanted), training=split == "train")
             for record in wanted:
                 if record.image in self._check.files:
                     usable.append(record)

@@ -24,6 +24,7 @@ LOADER = {
     "random_resized_crop": True,
     "augmented_views": 0,
     "cache": None,
+    "jpeg_draft": False,
     "seed": 0,
 }
 LONGER_TEXTS = {

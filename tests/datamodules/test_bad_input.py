@@ -92,7 +92,7 @@ def test_what_people_write_becomes_batches(data_set: tuple[VQADataModule, Path, 
     if not isinstance(data, VQARAD):  # VQA-RAD's rows are numbered in their order
         with pytest.warns(UserWarning, match="4 x question id that occurs again, renamed: 3 to 3#2"):
             data.setup("fit")
-    data.random_resized_crop = False
+    data.images.random_resized_crop = False
     (batch,) = list(data.train_dataloader())
     assert len(set(batch.sample_ids)) == 5 and batch.input_ids.shape == (5, data.text_length)
     assert set(batch.texts) == set(questions)

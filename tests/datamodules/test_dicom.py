@@ -20,7 +20,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from datamodules.images import ImageError, ImageStore, decode
+from datamodules.image_store import ImageStore
+from datamodules.images import ImageError, decode
 
 VALUES = np.arange(-1000, 1000, 100, dtype=np.int16).reshape(4, 5)
 

@@ -13,7 +13,8 @@ from datamodules import image_check
 from datamodules.base import ImageTextDataModule
 from datamodules.captions import CaptionRecord
 from datamodules.image_check import ImageCheck
-from datamodules.images import ImageFile, ImageStore
+from datamodules.image_store import ImageStore
+from datamodules.images import ImageFile
 from datamodules.problems import Problems
 from datamodules.records import Split
 
@@ -57,7 +58,7 @@ def test_a_row_takes_less_than_a_kilobyte_to_start(root: Path) -> None:
 
 def test_each_file_is_decoded_once_whoever_names_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[object] = []
-    monkeypatch.setattr("datamodules.images.decode", decoded.append)
+    monkeypatch.setattr("datamodules.image_store.decode_as_grey_or_rgb", lambda file, side: decoded.append(file))
     check = ImageCheck("corpus", ImageStore(16), lambda name: root / f"{int(name) % FILES}.png")
     check(map(str, range(200)))
     check(map(str, range(300)))

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from datamodules.images import ImageError, ImageStore, decode, is_inside
-from datamodules.transforms import evaluation_transform, training_transform
+from datamodules.fitting import fit
+from datamodules.image_store import ImageStore
+from datamodules.images import ImageError, decode, decode_as_grey_or_rgb, is_inside
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -109,9 +111,8 @@ def test_thin_and_tiny_images_become_squares(tmp_path: Path, size: tuple[int, in
     Image.new("L", size, 200).save(tmp_path / "thin.png")
     store = ImageStore(224, tmp_path / "cache" if cached else None)
     assert store.check([tmp_path / "thin.png"]) == {}
-    image = store.load(tmp_path / "thin.png")
-    for transform in (evaluation_transform(224), training_transform(224, random_resized_crop=True)):
-        square = transform(image)
+    for training in (False, True):
+        square = store.transform(training=training)(store.load(tmp_path / "thin.png", training=training))
         assert square.shape == (3, 224, 224) and (square == 200).all()
 
 
@@ -119,10 +120,10 @@ def test_long_images_lose_only_what_the_centre_crop_drops() -> None:
     values = np.random.default_rng(0).integers(0, 256, (8, 200, 3), dtype=np.uint8)
     image = Image.fromarray(values)
     wide = v2.functional.pil_to_tensor(image.resize((800, 32), Image.Resampling.BICUBIC))
-    assert evaluation_transform(32)(image).equal(wide[:, :, 384:416])
+    assert v2.functional.pil_to_tensor(fit(image, 32)).equal(wide[:, :, 384:416])
     image = image.transpose(Image.Transpose.TRANSPOSE)
     high = v2.functional.pil_to_tensor(image.resize((32, 800), Image.Resampling.BICUBIC))
-    assert evaluation_transform(32)(image).equal(high[:, 384:416])
+    assert v2.functional.pil_to_tensor(fit(image, 32)).equal(high[:, 384:416])
 
 
 def test_programs_pipes_and_floats_without_a_value(tmp_path: Path) -> None:
@@ -153,24 +154,6 @@ def test_whatever_breaks_in_a_file_is_an_image_error(tmp_path: Path) -> None:
     assert broken > 100
 
 
-def test_cache_serves_small_copies_rebuilds_broken_ones_and_notices_changes(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    Image.new("RGB", (400, 200), "red").save(path)
-    store = ImageStore(20, tmp_path / "cache")
-    assert store.check([path]) == {}
-    (entry,) = (tmp_path / "cache").rglob("*.npy")
-    assert store.load(path).size == (48, 24)
-    marked = np.zeros((24, 48), dtype=np.uint8)
-    np.save(entry, marked)
-    assert store.load(path).getextrema() == ((0, 0),) * 3  # it is the copy that is read
-    entry.write_bytes(entry.read_bytes()[:100])
-    assert store.load(path).getpixel((0, 0)) == (255, 0, 0)
-    assert np.load(entry).shape == (24, 48, 3)
-    Image.new("RGB", (401, 201), "blue").save(path)
-    assert store.load(path).getpixel((0, 0)) == (0, 0, 255)
-    assert not list((tmp_path / "cache").rglob("*.part"))
-
-
 @dataclass(frozen=True)
 class Held:
     """An image that is held in memory, as one in a table is."""
@@ -195,5 +178,18 @@ def test_images_that_are_no_files_of_their_own_are_read_as_files_are(tmp_path: P
         bad = store.check([good, cut, text])
         assert set(bad) == {cut, text}
         assert not any("BytesIO" in why for why in bad.values())
-    assert np.array_equal(np.asarray(store.load(good)), np.asarray(store.load(tmp_path / "a.png")))
+    stored, file = (store.load(source, training=False) for source in (good, tmp_path / "a.png"))
+    assert isinstance(stored, torch.Tensor) and isinstance(file, torch.Tensor) and stored.equal(file)
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2  # the stored one has an entry by its digest
+
+
+def test_grey_is_one_channel_whatever_a_file_calls_it(tmp_path: Path) -> None:
+    grey = Image.effect_noise((60, 40), 50)
+    colour = grey.convert("RGB")
+    colour.putpixel((59, 39), (1, 2, 3))
+    for image, mode in ((grey, "L"), (grey.convert("RGB"), "L"), (grey.convert("1"), "L"), (colour, "RGB")):
+        image.save(tmp_path / "a.png")
+        decoded, _ = decode_as_grey_or_rgb(tmp_path / "a.png")
+        assert decoded.mode == mode
+        assert decoded.convert("RGB").tobytes() == image.convert("RGB").tobytes()
+        assert fit(decoded, 32).convert("RGB").tobytes() == fit(image.convert("RGB"), 32).tobytes()

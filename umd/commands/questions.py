@@ -175,7 +175,7 @@ def _picture(data: VQADataModule, image: str) -> str | None:
     if not is_inside(image):
         return None
     try:
-        picture = data.images.load(data.locate(image))
+        picture = data.images.original(data.locate(image))
     except ImageError:
         return None
     picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
