@@ -80,7 +80,8 @@ class Attention(nn.Module):
 
         `causal` lets token n read the context up to n; it goes without a mask.
         """
-        return self.read(tokens, self.queries(tokens), self.keys_values(context), mask, causal)
+        readable = None if mask is None else mask[:, None, None, :]
+        return self.read(tokens, self.queries(tokens), self.keys_values(context), readable, causal)
 
     def queries(self, tokens: Tensor) -> Tensor:
         """What (B, N, D) tokens look for: (B, H, N, D / H)."""
@@ -91,14 +92,17 @@ class Attention(nn.Module):
         return KeysValues(self._by_head(self.key(context)), self._by_head(self.value(context)))
 
     def read(
-        self, tokens: Tensor, query: Tensor, context: KeysValues, mask: Tensor | None, causal: bool = False
+        self, tokens: Tensor, query: Tensor, context: KeysValues, readable: Tensor | None, causal: bool = False
     ) -> Tensor:
-        """As `forward`, from the tokens' `queries` and the context's `keys_values`."""
+        """As `forward`, from the tokens' `queries` and the context's `keys_values`.
+
+        `readable` is bool and broadcasts to (B, H, N, M): token n may read context m.
+        """
         attended = functional.scaled_dot_product_attention(
             query,
             context.key,
             context.value,
-            attn_mask=None if mask is None else mask[:, None, None, :],
+            attn_mask=readable,
             dropout_p=self.dropout.p if self.training else 0.0,
             is_causal=causal,
         )

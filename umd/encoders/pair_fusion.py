@@ -98,7 +98,8 @@ def _alone(own: CoAttentionLayer, other: CoAttentionLayer, tokens: Tensor, mask:
 
 def _read(layer: CoAttentionLayer, own: Alone, other: Alone) -> Tensor:
     """The first layer's tokens, (B, N, D)."""
-    return layer.feed_forward(layer.cross_attention.read(own.tokens, own.query, other.seen, other.mask))
+    readable = None if other.mask is None else other.mask[:, None, None, :]
+    return layer.feed_forward(layer.cross_attention.read(own.tokens, own.query, other.seen, readable))
 
 
 def _first_token(
