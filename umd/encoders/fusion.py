@@ -115,8 +115,8 @@ class Attention(nn.Module):
         the keys' weights W, as q (W c) = (q W) c, and the one mean through the values'. The keys' bias changes all
         scores alike, and so nothing.
         """
-        key, value = (layer.weight.unflatten(0, (self.heads, -1)) for layer in (self.key, self.value))
-        query = torch.einsum("bhd,hdw->bhw", self.query(token)[:, 0].unflatten(-1, (self.heads, -1)), key)
+        key, value = (torch.unflatten(layer.weight, 0, (self.heads, -1)) for layer in (self.key, self.value))
+        query = torch.einsum("bhd,hdw->bhw", torch.unflatten(self.query(token)[:, 0], -1, (self.heads, -1)), key)
         seen = functional.scaled_dot_product_attention(
             query[:, None],  # the heads in the place of tokens
             context[:, None],
@@ -128,7 +128,7 @@ class Attention(nn.Module):
         return self._merge(attended[:, None], token)
 
     def _by_head(self, tokens: Tensor) -> Tensor:
-        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return torch.unflatten(tokens, -1, (self.heads, -1)).transpose(1, 2)
 
     def _merge(self, attended: Tensor, tokens: Tensor) -> Tensor:
         normed: Tensor = self.norm(self.dropout(self.output(attended)) + tokens)

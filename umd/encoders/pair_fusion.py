@@ -85,7 +85,10 @@ class PairFusion:
         for depth, (text_layer, image_layer) in enumerate(self.behind, start=1):
             last = depth == len(self.behind) and self.encoder.config.pooling == "first"
             through = _first_token if last else CoAttentionLayer.__call__
-            texts, images = through(text_layer, texts, mask, images, None), through(image_layer, images, None, texts, mask)
+            texts, images = (
+                through(text_layer, texts, mask, images, None),
+                through(image_layer, images, None, texts, mask),
+            )
         real = torch.ones(texts.shape[:2], dtype=torch.bool, device=texts.device) if mask is None else mask
         return self.encoder.pool(Features(texts, images, real))
 

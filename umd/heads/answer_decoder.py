@@ -15,7 +15,6 @@ from umd.encoders.fusion import CoAttentionLayer, KeysValues
 from umd.encoders.ggp import cross_attention_layers
 from umd.heads.text_decoder import tied_decoder
 
-
 CANDIDATES_AT_ONCE = 16
 """Of similar lengths, so that little is padded; and their logits over the vocabulary fit into memory."""
 
