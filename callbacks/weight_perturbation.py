@@ -211,7 +211,7 @@ class WeightPerturbation(Callback):
             return
         new = self._perturbations.keys() != moments.keys()
         if new:
-            self._compute(moments)
+            self._compute(trainer, moments)
         parameters: list[Tensor] = list(moments)
         snapshots = {p: self._room[p][1] for p in moments}
         torch._foreach_copy_(list(snapshots.values()), parameters)
@@ -235,12 +235,13 @@ class WeightPerturbation(Callback):
             if p.requires_grad and (moment := _first_moment(p, trainer.optimizers)) is not None
         }
 
-    def _compute(self, moments: Mapping[Parameter, Tensor]) -> None:
+    def _compute(self, trainer: Trainer, moments: Mapping[Parameter, Tensor]) -> None:
         for p in moments:
             if p not in self._room:
                 self._room[p] = torch.empty_like(p), torch.empty_like(p)
         for group in self._groups:
             shifted = [p for p in group if p in moments]
+            room = [self._room[p][0] for p in shifted]
             perturbation(
                 shifted,
                 [moments[p] for p in shifted],
@@ -249,10 +250,14 @@ class WeightPerturbation(Callback):
                 fixed_weight=self.fixed_weight,
                 epsilon=self.epsilon,
                 norm=self.norm,
-                out=[self._room[p][0] for p in shifted],
+                out=room,
                 scratch=[self._room[p][1] for p in shifted],  # the snapshot's, which is taken afterwards
             )
+            self.turn(trainer, room)
         self._perturbations = {p: self._room[p][0] for p in moments}
+
+    def turn(self, trainer: Trainer, perturbations: Sequence[Tensor]) -> None:
+        """Where a relative of this callback gives a module's perturbations another direction, in place."""
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the weights back: earlier, autograd would find them changed under its graph."""
