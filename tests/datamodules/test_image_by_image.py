@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from datamodules import VQARAD
 from datamodules.loading import ImageByImageSampler, image_by_image
@@ -96,11 +95,13 @@ def test_an_image_of_a_test_batch_is_read_once_and_stays_as_it_was(
     wanted = torch.stack([dataset[place].image for place in range(6)])
     read: list[object] = []
 
-    def load(path: Path) -> Image.Image:
-        read.append(path)
-        return Image.open(path).convert("RGB")
+    load = data.images.load
 
-    monkeypatch.setattr(data.images, "load", load)
+    def watched(path: Path, *, training: bool) -> object:
+        read.append(path)
+        return load(path, training=training)
+
+    monkeypatch.setattr(data.images, "load", watched)
     (batch,) = data.predict_dataloader()
     assert batch.image.shape[0] == len(read) == 3
     assert batch.per_pair(batch.image).equal(wanted)

@@ -142,7 +142,7 @@ class AnswerDecoder(nn.Module):
         numbers, likelihoods = [], []
         for number, row in enumerate(chosen):
             likelihood = begun[number].clone()
-            for few in lengths[row].argsort().split(CANDIDATES_AT_ONCE):
+            for few in torch.split(lengths[row].argsort(), CANDIDATES_AT_ONCE):
                 longest = int(lengths[row[few[-1]]])
                 if longest > 2:  # the start token and the one behind it are counted
                     ids, real = candidates[row[few], :longest], candidates_mask[row[few], :longest]

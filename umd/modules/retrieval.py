@@ -304,7 +304,7 @@ class Retrieval(Contributions[MultimodalEncoder], UMDStage):
         scores = torch.full(wanted.shape, -torch.inf, dtype=kind, device=self.device)
         fusion, lengths = PairFusion(self.encoder), gallery.text_mask.sum(1)
         # By length, so that little is padded; the longest first, so that memory that does not suffice says so at once.
-        for texts in lengths.argsort(descending=True, stable=True).split(TEXTS_AT_ONCE):
+        for texts in torch.split(lengths.argsort(descending=True, stable=True), TEXTS_AT_ONCE):
             longest = int(lengths[texts[0]])
             alone = fusion.text(gallery.text[texts, :longest], gallery.text_mask[texts, :longest])
             for image, columns in enumerate(wanted[:, texts]):

@@ -31,6 +31,7 @@ def test_pooled_features_are_those_of_each_pair_by_itself(layers: int, pooling: 
             found = fusion.pooled(texts.of(few, int(lengths[few].max())), fusion.image(image).expand(len(few)))
             for place, row in enumerate(few.tolist()):
                 own, real = text[row, None, : lengths[row]], mask[row, None, : lengths[row]]
-                expected = encoder.pool(Features(*encoder.fusion(own, real, image), real))
+                fused_text, fused_image = encoder.fusion(own, real, image)
+                expected = encoder.pool(Features(fused_text, fused_image, real))
                 torch.testing.assert_close(found.text[place], expected.text[0], rtol=0, atol=1e-9)
                 torch.testing.assert_close(found.image[place], expected.image[0], rtol=0, atol=1e-9)
