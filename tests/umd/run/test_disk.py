@@ -242,10 +242,10 @@ def test_a_worker_that_dies(trained: Path, monkeypatch: pytest.MonkeyPatch, caps
     before = contents(run_of(trained))
     last = run_of(trained) / "checkpoints" / "last.ckpt"
 
-    def die(self: object, key: int) -> None:
+    def die(self: object, keys: list[int]) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(EndlessSequence, "__getitem__", die)
+    monkeypatch.setattr(EndlessSequence, "__getitems__", die)
     error = ends(["fit", f"--ckpt_path={last}", *LONGER, "--data.num_workers=1"], capsys)
     assert "a data loading worker died" in error and f"--ckpt_path {last}" in error
     assert contents(run_of(trained)) == before
