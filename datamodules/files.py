@@ -10,12 +10,13 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from datamodules.problems import Problems
 from umd.files import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_BYTES = 256 * 2**20
 """Larger files that must be read whole (JSON, CSV) are refused; the largest published one has 5 MB."""
@@ -222,6 +223,8 @@ def read_table(
     if (place := content.find(0)) >= 0:
         line = content.count(b"\n", 0, place) + 1
         raise UserError(f"{path}, line {line}: a NUL byte, so no CSV file")
+    import pandas as pd  # not above: it takes half a second, and help and what is mistyped are said first
+
     try:
         # The header is read as a row, so that a row with more cells than it has is an error and never shifts.
         rows = pd.read_csv(

@@ -125,7 +125,7 @@ def cli() -> train.UMDCLI:
             pass
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "UMDCLI", Parsing)
+        patch.setattr(train, "cli_for", lambda command: Parsing)  # with the parsers of all commands
         train.run(["fit", "--config", str(ROOT / "configs" / "vqa.yaml")])
     return made[0]
 

@@ -63,6 +63,8 @@ def _run(given: list[str]) -> None:
         sys.stdout.write(_HELP.format(tools=tools, notice=NOTICE))
     elif command == "--version":
         sys.stdout.write(f"umd {version('umd')}\n")
+    elif command == "data":
+        _in_the_users_words(_data, given[1:])
     elif command in _OWN_COMMANDS:
         _in_the_users_words(import_module(_OWN_COMMANDS[command][0]).main, given[1:])
     elif command in _LIGHTNING_COMMANDS:
@@ -75,11 +77,24 @@ def _run(given: list[str]) -> None:
 
 def _lightnings(given: list[str]) -> None:
     from umd.commands.early import check_early
+    from umd.commands.imports import importing
 
     check_early(given[0], given[1:])
-    from umd.commands.train import run  # imports torch and lightning, which takes seconds
+    with importing():
+        from umd.commands.train import run  # imports torch and lightning, which takes seconds
 
     run(given)
+
+
+def _data(given: list[str]) -> None:
+    from umd.commands.early import check_data_early
+    from umd.commands.imports import importing
+
+    check_data_early(given)
+    with importing():
+        from umd.commands.data import main  # imports both as well
+
+    main(given)
 
 
 def _in_the_users_words(function: Callable[[list[str]], None], arguments: list[str]) -> None:

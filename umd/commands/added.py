@@ -19,8 +19,6 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from callbacks import FiniteGuard, PredictionWriter, ProgressFile, ResultsTable
 from datamodules.base import ImageTextDataModule
-from umd.commands.calibration import Calibration
-from umd.commands.controls import Controls
 from umd.commands.model_table import ModelTable
 from umd.protocols import HasReport
 from umd.run.checkpoint_io import AtomicCheckpointIO
@@ -95,6 +93,10 @@ def with_added_callbacks(
         added.append(ModelTable())  # what is trained, and how large it is
     if reports:
         added.append(ResultsTable())  # the table that `umd compare` and the papers' tables are made of
+    # Here and not above: they bring pandas, which takes half a second, and help and what is mistyped are said first.
+    from umd.commands.calibration import Calibration
+    from umd.commands.controls import Controls
+
     if command == "test" or (training and reports):
         added.append(Calibration(picture=command == "test"))  # what a confidence is worth
     if command == "test" and config.get("controls"):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umd import NOTICE
+from umd.commands.imports import importing
 from umd.files import UserError, writing
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def main(arguments: list[str]) -> None:
     from umd.inference import load
 
     show_messages()
-    model = load(given.ckpt_path, device=given.device)
+    with importing():
+        model = load(given.ckpt_path, device=given.device)
     check_task(model, asks, texts, given)
     broken = unreadable(model, [ask.image for ask in asks])
     if len(broken) == len({ask.image for ask in asks}):

@@ -12,6 +12,7 @@ LIGHTNINGS_OWN_NAMES = ("best", "last", "hpc", "registry")
 """What may stand in the place of a checkpoint's path: Lightning finds these itself."""
 
 _SAY_WHICH_MODEL = {"--ckpt_path", "--config", "-c", "--model", "--model.class_path"}
+_SAY_WHICH_DATA = {"--config", "-c", "--data", "--data.class_path"}
 _ASK = {"--help", "-h", "--model.help", "--data.help", "--print_config"}
 
 
@@ -34,6 +35,20 @@ def check_early(command: str, options: Sequence[str]) -> None:
         start = value_of(name, options)
         if start not in (None, "null") and not Path(start).is_file():
             raise UserError(f"{name}: there is no file '{start}'")
+    with_found_configs(options)
+
+
+def check_data_early(options: Sequence[str]) -> None:
+    """Refuse what cannot be a data set, as `check_early` does.
+
+    Args:
+        options: what is typed after `umd data`, or what `questions.data_arguments` makes of another command.
+
+    Raises:
+        UserError: nothing says which data set; or a config is not there.
+    """
+    if not (_SAY_WHICH_DATA | _ASK).intersection(option.partition("=")[0] for option in options):
+        raise UserError("which data set? Give a --config with a part 'data', or --data CLASS, such as PhantomVQA")
     with_found_configs(options)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import yaml
 
+from umd.commands.imports import importing
 from umd.files import UserError
 
 if TYPE_CHECKING:
@@ -111,12 +112,13 @@ def read_questions(arguments: Sequence[str], split: str, hold_out: bool) -> tupl
     Raises:
         UserError: no data set of questions, or it has no such split.
     """
-    from datamodules.baselines import fools  # not above: these bring Lightning, and what is mistyped is said first
-    from datamodules.problems import Problems
-    from datamodules.vqa import VQADataModule
-    from datamodules.vqa_groups import question_kinds
-    from umd.commands.data import parse
-    from umd.scoring.questions import Questions
+    with importing():  # not above: these bring Lightning, and what is mistyped is said first
+        from datamodules.baselines import fools
+        from datamodules.problems import Problems
+        from datamodules.vqa import VQADataModule
+        from datamodules.vqa_groups import question_kinds
+        from umd.commands.data import parse
+        from umd.scoring.questions import Questions
 
     data = parse(list(arguments)).data
     if not isinstance(data, VQADataModule):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from umd.commands.early import check_data_early
 from umd.commands.questions import data_arguments, read_questions, without_data_options
 from umd.files import UserError, write_whole, writing
 
@@ -22,19 +23,20 @@ def main(arguments: list[str]) -> None:
     controls = control_files(given.controls)
     if controls and len(files) != 1:
         raise UserError(f"--controls: they are those of one system; give one file of answers, not {len(files)}")
-    # Not above: they bring torch and Lightning, which take seconds, and what is mistyped is said first.
+    names = system_names(files)
+    runs = {name: run for name, (_, run) in zip(names, files, strict=True) if run is not None}
+    of_data = data_arguments(given.data, given.root, data_options, next(iter(runs.values()), None))
+    check_data_early(of_data)
+    # Not above: the data set brings torch and Lightning, which take seconds, and what is mistyped is said first.
     from datamodules.answers import normalize_answer
     from umd.commands.score_tables import shown
     from umd.scoring.answers import read_answers
     from umd.scoring.scored import score
 
-    names = system_names(files)
     answers = {
         name: read_answers(file, given.id, given.answer or ("answer" if run else None))
         for name, (file, run) in zip(names, files, strict=True)
     }
-    runs = {name: run for name, (_, run) in zip(names, files, strict=True) if run is not None}
-    of_data = data_arguments(given.data, given.root, data_options, next(iter(runs.values()), None))
     hold_out = given.data is None or given.split == "validation"
     questions, picture = read_questions(of_data, given.split, hold_out)
     under = {name: read_answers(file, given.id, given.answer) for name, file in controls.items()}

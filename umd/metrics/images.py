@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Resamples times images that are drawn at once.
 _BLOCK = 4_000_000
@@ -21,6 +22,8 @@ def image_numbers(names: Sequence[str]) -> Tensor:
     Metrics exchange numbers between ranks, not names. 63 bits: among a million images two that share a number
     are to be expected once in ten million data sets.
     """
+    import torch  # not above: the commands that compare and score read this file, and torch takes seconds
+
     digests = (hashlib.sha256(name.encode()).digest() for name in names)
     return torch.tensor([int.from_bytes(digest[:8], "big") >> 1 for digest in digests], dtype=torch.int64)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -32,12 +33,36 @@ finally:
             ["fit", "--config", "configs/vqa.yaml", "--model.init_from=nope.ckpt"],
             "umd: --model.init_from: there is no file 'nope.ckpt'",
         ),
+        (["answer", "--ckpt_path", "nope.ckpt", "--image", "a.png"], "umd: there is no checkpoint 'nope.ckpt'"),
+        (["score", "nope.csv", "--data", "vqa_rad"], "umd: there is no file 'nope.csv'"),
+        (["score", __file__, "--data", "vqarad"], "umd: --config: there is no file 'configs/data/vqarad.yaml'"),
+        (["compare", "nope"], "umd: there is no run 'nope'"),
+        (["data", "--data.root", "."], "umd: which data set?"),
+        (["data", "--config", "configs/data/vqarad.yaml"], "umd: --config: there is no file"),
+        (["serve", "--ckpt_path", "nope.ckpt"], "umd: there is no checkpoint 'nope.ckpt'"),
     ],
 )
 def test_what_is_not_there_is_said_at_once(typed: list[str], said: str) -> None:
     ended = subprocess.run([sys.executable, "-c", CODE, *typed], capture_output=True, text=True)
     assert ended.returncode == 2
     assert ended.stderr.startswith(said) and ended.stderr.count("\n") == 1, ended.stderr
+
+
+def test_runs_are_compared_without_torch(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        rows = [{"group": "overall", "questions": 4, "accuracy": 50.0, "interval_low": 0.0, "interval_high": 100.0}]
+        results = {"title": "a test", "columns": list(rows[0]), "rows": rows, "notes": []}
+        (tmp_path / name / "results.json").write_text(json.dumps(results))
+    typed = ["compare", str(tmp_path / "a"), str(tmp_path / "b")]
+    ended = subprocess.run([sys.executable, "-c", CODE, *typed], capture_output=True, text=True)
+    assert ended.returncode == 0 and "overall" in ended.stdout, ended.stderr
+
+
+@pytest.mark.parametrize("command", ["answer", "score", "compare", "serve"])
+def test_help_is_shown_without_torch(command: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", CODE, command, "--help"], capture_output=True, text=True)
+    assert ended.returncode == 0 and ended.stdout.startswith(f"usage: umd {command}"), ended.stderr
 
 
 def test_what_may_be_there_is_let_through(tmp_path: Path) -> None:
