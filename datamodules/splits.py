@@ -90,6 +90,12 @@ class Splits(ABC, Generic[RecordT]):
         """Whether the data set (under the protocol in use) has this split."""
         return split in self._read()
 
+    def published(self) -> dict[Split, list[RecordT]]:
+        """All rows under the protocol in use, by split, whatever becomes of their images; warns of rows left out."""
+        splits = self._read()
+        self._problems.warn()
+        return splits
+
     @property
     def has_test_split(self) -> bool:
         """Whether there is a test split to test on; one without answers and without images is none, in one warning."""

@@ -114,7 +114,6 @@ def read_questions(arguments: Sequence[str], split: str, hold_out: bool) -> tupl
     """
     with importing():  # not above: these bring Lightning, and what is mistyped is said first
         from datamodules.baselines import fools
-        from datamodules.problems import Problems
         from datamodules.vqa import VQADataModule
         from datamodules.vqa_groups import question_kinds
         from umd.commands.data import parse
@@ -126,11 +125,7 @@ def read_questions(arguments: Sequence[str], split: str, hold_out: bool) -> tupl
     if not hold_out:
         data.validation_fraction = 0
     data.prepare_data()
-    if not data.root.is_dir():
-        raise data.nothing_found()
-    problems = Problems(data.title)
-    splits = data.read(problems)
-    problems.warn()
+    splits = data.published()
     asked = next((rows for name, rows in splits.items() if name == split), None)
     if asked is None:
         raise UserError(f"{data.title}: no {split} split in {data.root} (there: {', '.join(splits) or 'none'})")

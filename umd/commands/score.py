@@ -47,9 +47,10 @@ def main(arguments: list[str]) -> None:
     if given.out is not None:
         with writing(given.out):
             given.out.mkdir(parents=True, exist_ok=True)
-        for name, text in result.files().items():
+        written = result.files()
+        for name, text in written.items():
             write_whole(given.out / name, text)
-        console.print(f"written to {given.out}: {', '.join(result.files())}")
+        console.print(f"written to {given.out}: {', '.join(written)}")
     if given.report is not None:
         from umd.scoring.report import report  # not above: matplotlib takes a while, and few ask for it
 

@@ -315,18 +315,21 @@ class Model:
         replies, settings = [], self.settings
         for few in chunks(pairs, batch_size):
             texts = [text for _, text in few]
-            scores = self.network.scores(self.preparation.inputs(self._pixels([image for image, _ in few]), texts))
+            pixels, image_index = self._pixels([image for image, _ in few])
+            scores = self.network.scores(self.preparation.inputs(pixels, texts, image_index))
             replies += [
                 Reply(name_of(image), text, ranked(row, settings.names, settings.link, top, settings.temperature), cut)
                 for (image, text), row, cut in zip(few, scores, self._cut(texts, told), strict=True)
             ]
         return replies
 
-    def _pixels(self, images: Sequence[ImageSource]) -> NDArray[np.uint8]:
-        """(B, 3, S, S); an image that occurs several times is decoded once."""
+    def _pixels(self, images: Sequence[ImageSource]) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+        """The different images, (U, 3, S, S), and which of them each of B is; None where they all differ."""
         keys = [str(image) if isinstance(image, str | Path) else id(image) for image in images]
-        prepared = {key: self.preparation.image(image) for key, image in dict(zip(keys, images, strict=True)).items()}
-        return np.stack([prepared[key] for key in keys])
+        sources = dict(zip(keys, images, strict=True))
+        pixels = np.stack([self.preparation.image(image) for image in sources.values()])
+        number = {key: place for place, key in enumerate(sources)}
+        return pixels, None if len(number) == len(keys) else np.array([number[key] for key in keys], dtype=np.int64)
 
     def _need(self, *tasks: Task) -> None:
         task = self.settings.task

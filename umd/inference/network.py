@@ -25,16 +25,18 @@ class Inputs:
     """B pairs as a network reads them: the arrays of an `umd.batch.ImageTextBatch` that decide on an answer.
 
     Attributes:
-        image: (B, 3, S, S) uint8; or (1, 3, S, S) where all texts go with one image.
+        image: (U, 3, S, S) uint8.
         input_ids: (B, L) int64 token ids, padded on the right.
         attention_mask: (B, L) bool, True at real tokens.
         word_ids: (B, L) int64, number of the word that a token belongs to, -1 at special tokens.
+        image_index: (B,) int64, which of the U images each pair has; None: each has its own, U = B.
     """
 
     image: NDArray[np.uint8]
     input_ids: NDArray[np.int64]
     attention_mask: NDArray[np.bool_]
     word_ids: NDArray[np.int64]
+    image_index: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)

@@ -79,14 +79,25 @@ class Preparation:
         """(3, S, S): shorter side to S pixels (bicubic), centre crop."""
         return np.asarray(fit(to_image(source), self.image_size)).transpose(2, 0, 1)
 
-    def inputs(self, image: NDArray[np.uint8], texts: Sequence[str]) -> Inputs:
-        """Prepared images, (B, 3, S, S) or one for all, with their B texts."""
+    def inputs(
+        self, image: NDArray[np.uint8], texts: Sequence[str], image_index: NDArray[np.int64] | None = None
+    ) -> Inputs:
+        """Prepared images with B texts.
+
+        Args:
+            image: (U, 3, S, S).
+            texts: B of them.
+            image_index: (B,), which image goes with each text; None: to each its own, or to all the only one.
+        """
         tokens = self.tokenizer.arrays(texts)
+        if image_index is None and len(image) == 1 < len(texts):
+            image_index = np.zeros(len(texts), dtype=np.int64)
         return Inputs(
             image=image,
             input_ids=tokens["input_ids"],
             attention_mask=tokens["attention_mask"],
             word_ids=tokens["word_ids"],
+            image_index=image_index,
         )
 
     def is_cut(self, text: str) -> bool:

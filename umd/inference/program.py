@@ -34,7 +34,7 @@ class Program(ABC):
     def scores(self, inputs: Inputs) -> NDArray[np.float32]:
         """See `Network.scores`."""
         pairs = len(inputs)
-        image = inputs.image if len(inputs.image) == pairs else inputs.image.repeat(pairs, axis=0)
+        image = inputs.image if inputs.image_index is None else inputs.image[inputs.image_index]
         arrays: dict[str, Array] = {
             "image": image,
             "input_ids": inputs.input_ids,

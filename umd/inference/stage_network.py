@@ -90,7 +90,7 @@ class StageNetwork:
         stage = self.stage
         if isinstance(stage, Retrieval):
             encoder = stage.encoder
-            image = encoder.vision(encoder.vision.normalize(batch.image)).expand(batch.input_ids.shape[0], -1, -1)
+            image = batch.per_pair(encoder.vision(encoder.vision.normalize(batch.image)))
             text = encoder.text(batch.input_ids, batch.attention_mask)
             pairs: Tensor = stage.scorer(stage.fuse(text, batch.attention_mask, image))
             return pairs[:, None]
@@ -171,6 +171,7 @@ class StageNetwork:
             sample_ids=nothing,
             texts=nothing,
             image_names=nothing,
+            image_index=None if inputs.image_index is None else self._tensor(inputs.image_index),
         )
 
     def _tensor(self, array: Array) -> Tensor:

@@ -55,15 +55,15 @@ def grade(
         for a closed question about yes or no, whether what was read is accepted.
     """
     given = [compared(answer, normalize) for answer in answers]
-    right = [tuple(compared(one, normalize) for one in ones) for ones in accepted]
+    forms = {ones: tuple(compared(one, normalize) for one in ones) for ones in set(accepted)}
+    right = [forms[ones] for ones in accepted]
     exact = np.array([one in ones and bool(one) for one, ones in zip(given, right, strict=True)], dtype=bool)
     asks_yes_no = [
         bool(is_closed) and not YES_NO.isdisjoint(ones) for is_closed, ones in zip(closed, right, strict=True)
     ]
-    read = [
-        read_yes_no(answer) or "" if asked and answer is not None else ""
-        for answer, asked in zip(answers, asks_yes_no, strict=True)
-    ]
+    to_read = [answer if asked else None for answer, asked in zip(answers, asks_yes_no, strict=True)]
+    said = {answer: "" if answer is None else read_yes_no(answer) or "" for answer in set(to_read)}
+    read = [said[answer] for answer in to_read]
     correct = exact | np.array([one in ones and bool(one) for one, ones in zip(read, right, strict=True)], dtype=bool)
     unreadable = [
         asked and not one and bool(text) and not hit
@@ -107,18 +107,30 @@ def _near(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Token overlap (N, 3), BLEU-1 (N,) and ROUGE-L (N,).
 
-    Each distinct pair is looked at once. One without a common word scores 0 by all of them and need not be.
+    All that they see of a pair is which words are the same ones, so each pattern is looked at once. One without a
+    common word scores 0 by all of them and need not be.
     """
     pairs = list(zip(given, right, strict=True))
-    distinct = list(dict.fromkeys(pairs))
+    patterns = {pair: _pattern(*pair) for pair in set(pairs)}
+    distinct = list(dict.fromkeys(patterns.values()))
     overlaps = np.array([token_overlap(answer, ones) for answer, ones in distinct]).reshape(-1, 3)
     touching = np.flatnonzero(overlaps[:, 0] > 0)
     bleu, rouge = np.zeros(len(distinct)), np.zeros(len(distinct))
     if len(touching):
         bleu[touching], rouge[touching] = _by_torchmetrics([distinct[place] for place in touching])
-    number = {pair: place for place, pair in enumerate(distinct)}
-    places = np.array([number[pair] for pair in pairs], dtype=np.intp)
+    number = {pattern: place for place, pattern in enumerate(distinct)}
+    places = np.array([number[patterns[pair]] for pair in pairs], dtype=np.intp)
     return overlaps[places], bleu[places], rouge[places]
+
+
+def _pattern(answer: str, accepted: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """A pair with its words numbered in the order in which they first occur."""
+    numbers: dict[str, str] = {}
+
+    def numbered(text: str) -> str:
+        return " ".join(numbers.setdefault(word, str(len(numbers))) for word in text.split())
+
+    return numbered(answer), tuple(map(numbered, accepted))
 
 
 def _by_torchmetrics(pairs: Sequence[tuple[str, tuple[str, ...]]]) -> tuple[list[float], list[float]]:

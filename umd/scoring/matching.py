@@ -61,17 +61,17 @@ def match(asked: pd.DataFrame, given: Given, same: Callable[[str], str]) -> Matc
     """
     table, notes = given.table, []
     rows: list[list[int]] = []
-    by = ""
+    by, other = "", 0
     if "id" in table:
         rows, by = _by_id(asked, table["id"]), f"question id ('{given.columns['id']}')"
-        if any(rows) and 2 * _others(asked, table, rows) > sum(map(len, rows)):
+        other = _others(asked, table, rows)
+        if 2 * other > sum(map(len, rows)):
             notes.append(f"'{given.columns['id']}' is no question id: most of its rows have another question or image")
             rows = []
     if _strange(table, rows) and {"image", "question"} <= set(table):
-        rows, by = _by_image_and_question(asked, table), "image and question"
+        rows, by, other = _by_image_and_question(asked, table), "image and question", 0
     if _strange(table, rows):
         raise _no_match(asked, given, sum(map(len, rows)))
-    other = 0 if by == "image and question" else _others(asked, table, rows)
     answers, repeated, undecided = _decided(table["answer"], rows, same)
     names = asked["question_id"]
     missing = [name for name, found in zip(names, rows, strict=True) if not found]
@@ -146,11 +146,11 @@ def image_ends(images: Iterable[str]) -> dict[str, str]:
     """Images by all ends of their paths that belong to one of them, with and without the file's ending."""
     ends: dict[str, set[str]] = defaultdict(set)
     for image in images:
-        parts = PurePosixPath(image).parts
-        for start in range(len(parts)):
-            end = PurePosixPath(*parts[start:])
-            for name in (end, end.with_suffix("")):
-                ends[_path(str(name))].add(image)
+        path = PurePosixPath(image)
+        folders = path.parts[:-1]
+        for name in {path.name, path.stem}:
+            for start in range(len(path.parts)):
+                ends[_path("/".join((*folders[start:], name)))].add(image)
     return {end: next(iter(found)) for end, found in ends.items() if len(found) == 1}
 
 
@@ -176,6 +176,8 @@ def _rows_of(names: Iterable[Hashable], keys: Iterable[Hashable | None]) -> list
 
 def _others(asked: pd.DataFrame, table: pd.DataFrame, rows: Sequence[Sequence[int]]) -> int:
     """How many matched rows have another question, or image, than the data set's."""
+    if not {"question", "image"} & set(table):
+        return 0
     ends = image_ends(asked["image"].unique())
     nothing = [""] * len(table)
     questions = table["question"].tolist() if "question" in table else nothing

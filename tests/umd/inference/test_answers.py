@@ -95,6 +95,34 @@ def test_an_answer_does_not_depend_on_what_else_is_asked(classifier: Model, clas
         assert len(one_each) == 3 and close(one_each[0], classifier.answer(images[0], questions[0]))
 
 
+@pytest.mark.parametrize("kind", ["classifier_run", "generator_run"])
+def test_questions_about_one_image_have_it_decoded_and_encoded_once(
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+    classifier_run: Path,
+    generator_run: Path,
+) -> None:
+    folder = {"classifier_run": classifier_run, "generator_run": generator_run}[kind]
+    model, (one, other, _) = umd.load(folder), some_images(folder)
+    images = [one, other, one, one]
+    questions = [QUESTION, QUESTION, "Is there a lesion?", "What is shown?"]
+    alone = [model.answer(image, question) for image, question in zip(images, questions, strict=True)]
+    decoded: list[object] = []
+    encoded: list[int] = []
+    image_of = model.preparation.image
+
+    def counted(source: Path) -> np.ndarray:
+        decoded.append(source)
+        return image_of(source)
+
+    monkeypatch.setattr(model.preparation, "image", counted)
+    vision = model.network.stage.encoder.vision  # type: ignore[attr-defined] # the network of a checkpoint has one
+    vision.register_forward_pre_hook(lambda _, given: encoded.append(len(given[0])))
+    replies = model.answer(images, questions)
+    assert decoded == [one, other] and encoded == [2]
+    assert all(map(close, replies, alone))
+
+
 def test_the_same_image_in_any_form_gets_the_same_answer(classifier: Model, tmp_path: Path) -> None:
     grey = np.random.default_rng(0).permutation(np.arange(80 * 60) % 256).reshape(80, 60).astype(np.uint8)
     Image.fromarray(grey).save(tmp_path / "grey.png")
