@@ -1,6 +1,7 @@
 """Lightning callbacks, one a file; each works on any LightningModule that offers what `umd.protocols` asks for."""
 
 from callbacks.adaptive_modulation import AdaptiveModulation
+from callbacks.compile import Compile
 from callbacks.feature_writer import FeatureWriter
 from callbacks.finite_guard import FiniteGuard
 from callbacks.gradient_modulation import GradientModulation
@@ -16,6 +17,7 @@ from callbacks.weight_perturbation import WeightPerturbation
 
 __all__ = [
     "AdaptiveModulation",
+    "Compile",
     "FeatureWriter",
     "FiniteGuard",
     "GradientModulation",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from callbacks.submodules import submodule
 from umd.files import UserError
 
 Norm = Literal["encoder", "tensor"]
@@ -181,7 +181,12 @@ class WeightPerturbation(Callback):
             )
         seen: set[Parameter] = set()
         for name in self.modules:
-            group = [p for p in _submodule(pl_module, name).parameters() if p not in seen]
+            parameters = list(submodule(pl_module, name, "WeightPerturbation").parameters())
+            if not parameters:
+                raise MisconfigurationException(
+                    f"WeightPerturbation's modules names {name!r}, which has no parameters."
+                )
+            group = [p for p in parameters if p not in seen]
             self._groups.append(group)
             seen.update(group)
             for dtype in {p.dtype for p in group if p.requires_grad}:
@@ -338,24 +343,3 @@ def _first_moment(parameter: Parameter, optimizers: Sequence[Optimizer]) -> Tens
             moment: Tensor | None = optimizer.state[parameter].get("exp_avg")
             return moment
     return None
-
-
-def _submodule(root: LightningModule, name: str) -> Module:
-    module: Module = root
-    path: list[str] = []
-    for part in name.split("."):
-        children = dict(module.named_children())
-        if part not in children:
-            missing, there = ".".join([*path, part]), [".".join([*path, child]) for child in children]
-            nearest = difflib.get_close_matches(missing, there, n=1)
-            raise MisconfigurationException(
-                f"WeightPerturbation's modules names {name!r}, but {type(root).__name__} has no submodule "
-                f"{missing!r}."
-                + (f" Did you mean {nearest[0]!r}?" if nearest else "")
-                + f" There is: {', '.join(map(repr, there)) or 'nothing below that'}."
-            )
-        module = children[part]
-        path.append(part)
-    if next(module.parameters(), None) is None:
-        raise MisconfigurationException(f"WeightPerturbation's modules names {name!r}, which has no parameters.")
-    return module

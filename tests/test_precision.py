@@ -19,11 +19,12 @@ from lightning.pytorch.strategies import (
     ModelParallelStrategy,
     SingleDeviceStrategy,
 )
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from callbacks import FiniteGuard, ModalityCoordination, WeightPerturbation
+from tests.callbacks.test_callbacks_everywhere import LABELLED, STAGES, Phantoms, phantoms  # noqa: F401 - a fixture
 from tests.synthetic import ANSWERS, ENCODER, OPTIMIZER, Batches, quiet_trainer, vqa_batch
 from umd.losses.answering import answer_loss
 from umd.modules import VQAClassifier, base
@@ -162,6 +163,44 @@ def test_a_training_is_the_loop_written_out(
             assert seen[f"coordination/{name}"] == pytest.approx(value, rel=1e-5)
     assert "perturbation/norm_ratio" in log.seen[1]
     assert_equal(dict(module.named_parameters()), dict(wanted.named_parameters()))
+
+
+class Gradients(Callback):
+    """The loss of each step, and the gradients that the other callbacks and the optimizer get."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.seen: list[dict[str, Tensor]] = []
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        self.seen.append({name: p.grad.clone() for name, p in pl_module.named_parameters() if p.grad is not None})
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        self.losses.append(float(trainer.callback_metrics["train/loss"]))
+
+
+@pytest.mark.parametrize("name", [name for name in STAGES if name != "VQAClassifier"])  # which is written out above
+def test_every_stage_in_bfloat16_is_close_to_float32(name: str, phantoms: Phantoms, tmp_path: Path) -> None:  # noqa: F811
+    def trained(precision: Any) -> Gradients:  # noqa: ANN401
+        torch.manual_seed(0)
+        make, data = STAGES[name]
+        module, log = make(), Gradients()
+        for part in module.modules():
+            if isinstance(part, nn.Dropout):
+                part.p = 0.0
+        papers: list[Callback] = [WeightPerturbation()]
+        papers += [ModalityCoordination(noise="none")] if name in LABELLED else []
+        trainer = quiet_trainer(tmp_path, log, *papers, FiniteGuard(), max_steps=2, precision=precision)
+        trainer.fit(module, phantoms[data]())
+        assert all(p.dtype == torch.float32 and bool(p.isfinite().all()) for p in module.parameters())
+        return log
+
+    wide, narrow = trained("32-true"), trained("bf16-mixed")
+    assert narrow.losses != wide.losses and narrow.losses == pytest.approx(wide.losses, rel=0.02)
+    for seen, wanted in zip(narrow.seen, wide.seen, strict=True):
+        assert seen.keys() == wanted.keys()
+        one, other = (torch.cat([gradients[key].flatten() for key in sorted(wanted)]) for gradients in (seen, wanted))
+        assert float(torch.cosine_similarity(one, other, dim=0)) > 0.97
 
 
 def test_clipping_in_mixed_precision_needs_no_other_optimizer(tmp_path: Path) -> None:
