@@ -97,7 +97,13 @@ def samples(count: int = 16) -> list[Tensor]:
     ]
 
 
-def fit(module: LightningModule, *callbacks: Callback, batch: int = 8, accumulate: int = 1) -> Peek:
+def fit(
+    module: LightningModule,
+    *callbacks: Callback,
+    batch: int = 8,
+    accumulate: int = 1,
+    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+) -> Peek:
     peek = Peek()
     trainer = Trainer(
         accelerator="cpu",
@@ -106,6 +112,7 @@ def fit(module: LightningModule, *callbacks: Callback, batch: int = 8, accumulat
         callbacks=[peek, *callbacks],
         max_epochs=1,
         accumulate_grad_batches=accumulate,
+        precision=precision,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.utils.data import DataLoader, TensorDataset
@@ -83,13 +84,14 @@ def test_the_move_has_the_radius_that_is_asked_for_and_none_where_there_is_no_sl
     assert not any(e.any() for e in ascent(w, [torch.zeros_like(one) for one in w], rho=1.0, eta=None))
 
 
-def test_under_bf16_the_update_is_for_the_unmoved_weights() -> None:
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_under_bf16_the_second_pass_is_a_radius_away_from_the_unmoved_weights(adaptive: bool) -> None:
     module = Quadratic()
-    fit(module, SharpnessAware(RHO), precision="bf16-mixed")
+    fit(module, SharpnessAware(RHO, adaptive, ETA), precision="bf16-mixed")
     assert len(module.passes) == 6
-    # The second pass is a radius away from the first, and the next step begins near where this one began.
     for first, second in zip(module.passes[::2], module.passes[1::2], strict=True):
-        assert float((second - first).norm()) == pytest.approx(RHO, rel=1e-3)
+        scale = first.abs() + ETA if adaptive else torch.ones(4)
+        assert float(((second - first) / scale).norm()) == pytest.approx(RHO, rel=1e-3)
 
 
 def test_a_loss_that_is_not_finite_gets_no_second_pass() -> None:
@@ -120,6 +122,10 @@ def test_weights_are_put_back_when_the_second_pass_fails() -> None:
 def test_what_has_no_second_pass_is_refused() -> None:
     with pytest.raises(MisconfigurationException, match="accumulate_grad_batches=1"):
         fit(Quadratic(), SharpnessAware(), accumulate_grad_batches=2)
+
+    halves = MixedPrecision("16-mixed", "cpu")
+    with pytest.raises(MisconfigurationException, match="not '16-mixed'"):
+        fit(Quadratic(), SharpnessAware(), plugins=[halves])
 
     class Manual(Quadratic):
         def __init__(self) -> None:

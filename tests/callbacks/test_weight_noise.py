@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -37,13 +39,15 @@ class Norms(Callback):
         self.found.append(float(trainer.callback_metrics.get("perturbation/norm_ratio", -1)))
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_weights_move_by_as_much_as_under_ggp_and_come_back(accumulate: int) -> None:
+@pytest.mark.parametrize(("accumulate", "precision"), [(1, "32-true"), (2, "32-true"), (1, "bf16-mixed")])
+def test_weights_move_by_as_much_as_under_ggp_and_come_back(
+    accumulate: int, precision: Literal["32-true", "bf16-mixed"]
+) -> None:
     """Up to the first shifted step both trainings are the same, and so is the size of that shift."""
     sizes = []
     for callback in (WeightPerturbation(["trunk"]), WeightNoise(["trunk"])):
         norms, recorder, inside = Norms(), Recorder(), Inside()
-        fit(Regressor(), [recorder, callback, inside, norms], 4, accumulate=accumulate)
+        fit(Regressor(), [recorder, callback, inside, norms], 4, accumulate=accumulate, precision=precision)
         sizes.append(norms.found)
         shifted = [not same(one, two) for one, two in zip(recorder.before, inside.during, strict=True)]
         assert shifted == [number >= accumulate for number in range(4)]

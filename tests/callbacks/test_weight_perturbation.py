@@ -97,7 +97,7 @@ def fit(
     epochs: int = 1,
     accumulate: int = 1,
     checkpoints: bool = False,
-    precision: Literal["32-true", "bf16-true"] = "32-true",
+    precision: Literal["32-true", "bf16-true", "bf16-mixed"] = "32-true",
     resume: Path | None = None,
     log_every: int = 1,
     logger: Logger | None = None,

@@ -25,7 +25,7 @@ class CostProfiler(Profiler):
     seconds are the process's, all threads together. A step begins where its batch is fetched.
 
     Args:
-        path: the file: `{"steps": [{part: [CPU, wall]}], "facts": {...}}`.
+        path: the file: `{"steps": [{part: [CPU, wall]}], "facts": {...}}`; a relative one lies in the run's folder.
     """
 
     def __init__(self, path: str) -> None:
@@ -69,5 +69,5 @@ class CostProfiler(Profiler):
         self._begin_step()
         if self._local_rank:
             return  # the first rank speaks for all
-        write_whole(self.path, json.dumps({"steps": self.steps, "facts": self.facts}))
+        write_whole(Path(self.dirpath or "") / self.path, json.dumps({"steps": self.steps, "facts": self.facts}))
         super().teardown(stage)

@@ -54,7 +54,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--datasets", nargs="+", metavar="NAME", help="data sets (default: those in DATA_ROOT)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of calibration and fine-tuning (default: 0)")
     parser.add_argument(
-        "--protocol", nargs="+", choices=["clean", "paper"], default=None, help="(default: both, side by side)"
+        "--protocol",
+        nargs="+",
+        choices=["clean", "paper"],
+        default=None,
+        help="(default: both, side by side; of rivals and figures clean)",
     )
     parser.add_argument(
         "--pretrain_on",
@@ -144,7 +148,7 @@ def _plan(given: argparse.Namespace) -> Plan:
         setting,
         rows=given.rows or default or [row.name for row in experiment.rows],
         datasets=_datasets(experiment, setting, given.datasets),
-        protocols=given.protocol or (["clean"] if experiment.figure else ["clean", "paper"]),
+        protocols=given.protocol or (["clean"] if experiment.figure else experiment.protocols),
         seeds=given.seeds[:1] if experiment.figure else given.seeds,
     )
 

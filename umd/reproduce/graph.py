@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from umd.reproduce.costs import COSTS_FILE
 from umd.reproduce.scales import TITLES, Setting, Task
 from umd.reproduce.steps import Step
 
@@ -18,6 +19,15 @@ CONTRASTED = ("clip", "flip")
 
 _NO_PERTURBATION = "WeightPerturbation=off"
 _NO_COORDINATION = "ModalityCoordination=off"
+
+_COSTED = (
+    *("--trainer.max_steps", "32", "--trainer.limit_val_batches", "0", "--test_after_fit", "false"),
+    *("--trainer.log_every_n_steps", "10"),  # what is computed for the log alone is then not in the median step
+    *("--trainer.profiler", "umd.bench.profiler.CostProfiler", "--trainer.profiler.path", COSTS_FILE),
+    "--trainer.callbacks+=umd.bench.reference.Reference",
+    *("--trainer.callbacks.width", "64", "--trainer.callbacks.layers", "4", "--trainer.callbacks.heads", "4"),
+    *("--trainer.callbacks.tokens", "64", "--trainer.callbacks.samples", "32"),
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,9 @@ class Graph:
         start: Step | None,
         *,
         coordination: bool,
+        perturbation: bool = False,
         ablation: str | None = None,
+        rival: str | None = None,
         more: tuple[str, ...] = (),
     ) -> Step:
         """Fine-tuning and test, from a pre-training, a calibration, or the encoders' own weights.
@@ -99,7 +111,9 @@ class Graph:
             benchmark: the data.
             start: the earlier stage.
             coordination: with GM-Coord.
+            perturbation: with GGP's perturbation.
             ablation: a config of configs/ablation/ on top, without its folder and ending.
+            rival: what the label calls a method that `more` adds.
             more: further options.
         """
         stage = STAGE_OF[benchmark.task]
@@ -109,9 +123,19 @@ class Graph:
             configs += (f"ablation/{ablation}.yaml",)
         # The baselines of one modality bring callbacks of their own, without both.
         if not (ablation and ablation.startswith(("image_only_", "text_only_"))):
-            options = _off(options, _NO_PERTURBATION, *(() if coordination else (_NO_COORDINATION,)))
-        label = _label(benchmark.label, ablation, "from", _started(start), "coordinated" if coordination else None)
+            changes = [] if coordination else [_NO_COORDINATION]
+            if not perturbation:
+                changes.insert(0, _NO_PERTURBATION)
+            elif self.setting.perturbed:
+                changes.append(f"WeightPerturbation.modules=[{self.setting.perturbed}]")
+            options = _off(options, *changes) if changes else options
+        methods = ("coordinated" if coordination else None, "perturbed" if perturbation else None, rival)
+        label = _label(benchmark.label, ablation, "from", _started(start), *methods)
         return Step("fit", stage, label, configs, options, start, self.data(benchmark))
+
+    def cost(self, training: Step) -> Step:
+        """A few steps of the same training, timed beside a reference that is the same for all trainings."""
+        return replace(training, label=f"{training.label}-cost", options=(*training.options, *_COSTED))
 
     def blank(self, trained: Step) -> Step:
         """A trained model's test with every image turned grey."""

@@ -36,17 +36,20 @@ class Plan:
         setting: at which scale, from which data.
         cells: its results.
         data: for each data set and protocol, the step that says what it holds.
+        costs: by row, the step that says what its training costs; empty where that is not asked.
     """
 
     experiment: Experiment
     setting: Setting
     cells: tuple[Cell, ...]
     data: tuple[tuple[Benchmark, Step], ...]
+    costs: tuple[tuple[str, Step], ...] = ()
 
     @property
     def steps(self) -> list[Step]:
         """All steps, each once, behind all that it needs; what the data holds comes first."""
-        return list(in_order([step for _, step in self.data] + [cell.step for cell in self.cells]))
+        wanted = [cell.step for cell in self.cells] + [step for _, step in self.costs]
+        return list(in_order([step for _, step in self.data] + wanted))
 
 
 def make_plan(
@@ -96,7 +99,12 @@ def make_plan(
             ]
             cells += here
             data.append((here[0].benchmark, _data_of(here[0].step)))
-    return Plan(experiment, setting, tuple(cells), tuple(data))
+    costs: list[tuple[str, Step]] = []
+    # Of a process that waits for a GPU, CPU seconds say nothing.
+    if experiment.costs and setting.scale != "paper":
+        first = cells[0].benchmark
+        costs = [(cell.row.name, graph.cost(cell.step)) for cell in cells if cell.benchmark == first]
+    return Plan(experiment, setting, tuple(cells), tuple(data), tuple(costs))
 
 
 def _data_of(step: Step) -> Step:

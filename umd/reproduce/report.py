@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -15,6 +15,8 @@ from typing import Any
 import pandas as pd
 
 from umd.files import write_whole
+from umd.metrics.paired import holm
+from umd.reproduce.costs import extra_costs, step_cost
 from umd.reproduce.graph import CONTRASTED, Benchmark
 from umd.reproduce.plan import Cell, Plan
 from umd.reproduce.results import (
@@ -123,6 +125,7 @@ def collect(plan: Plan, workspace: Workspace, command: str) -> dict[str, Any]:
         "headline": _HEADLINE[experiment.task],
         "metrics": list(dict.fromkeys(row["metric"] for row in rows)),
         "rows": rows,
+        "costs": _costs(plan, workspace),
         "comparisons": list(_comparisons(plan, results)),
         "missing": missing,
         "notes": _notes(plan, facts, workspace),
@@ -214,24 +217,39 @@ def _quoted(plan: Plan) -> Iterator[dict[str, Any]]:
 
 
 def _comparisons(plan: Plan, results: dict[tuple[str, tuple[str, str | None]], Result]) -> Iterator[dict[str, Any]]:
-    """The experiment's main row against each other one."""
-    main = plan.experiment.against
+    """The experiment's main row against each other one, or each against its baseline."""
+    main = plan.experiment.against or plan.experiment.baseline
     titles = {row.name: row.title for row in plan.experiment.rows}
     for benchmark in _benchmarks(plan):
-        one = results.get((main, _key(benchmark)))
-        for (name, key), other in results.items():
-            if one is None or name == main or key != _key(benchmark):
+        here = [name for name, key in results if key == _key(benchmark)]
+        rows: list[dict[str, Any]] = []
+        for name in here:
+            if main not in here or name == main:
                 continue
-            found = compared(one, other)
+            one, other = (name, main) if plan.experiment.baseline else (main, name)
+            found = compared(results[one, _key(benchmark)], results[other, _key(benchmark)])
             if found is not None:
-                yield {
-                    "dataset_title": TITLES[benchmark.dataset],
-                    "protocol": benchmark.protocol,
-                    "one": titles[main],
-                    "other": titles[name],
-                    **asdict(found),
-                    "p": list(found.p),
-                }
+                rows.append(
+                    {
+                        "dataset_title": TITLES[benchmark.dataset],
+                        "protocol": benchmark.protocol,
+                        "one": titles[one],
+                        "other": titles[other],
+                        **asdict(found),
+                        "p": list(found.p),
+                    }
+                )
+        if plan.experiment.baseline:
+            by_chance = [row["question_p"] if row["image_p"] is None else row["image_p"] for row in rows]
+            rows = [row | {"p_holm": p} for row, p in zip(rows, holm(by_chance), strict=True)]
+        yield from rows
+
+
+def _costs(plan: Plan, workspace: Workspace) -> dict[str, float]:
+    """By how many per cent a step of each row costs more than one of the baseline, where that was measured."""
+    found = {name: step_cost(workspace.folder(step)) for name, step in plan.costs if workspace.done(step)}
+    known = {name: cost for name, cost in found.items() if cost is not None}
+    return extra_costs(known, plan.experiment.baseline)
 
 
 def _notes(plan: Plan, facts: dict[tuple[str, str | None], Path], workspace: Workspace) -> list[str]:
@@ -259,6 +277,17 @@ def _notes(plan: Plan, facts: dict[tuple[str, str | None], Path], workspace: Wor
                 f"{overall[0]['ceiling_of_training_answers']:.1f} overall"
             )
         notes.append(line + ".")
+    notes += plan.experiment.notes
+    if plan.costs:
+        notes.append(
+            f"Extra cost: CPU time of a training step, of {cells[0].benchmark.title}, beside that of "
+            f"{plan.experiment.baseline} fine-tuning; each as a multiple of a reference step that is timed behind it, "
+            "median of some 30 steps."
+        )
+    if plan.experiment.baseline:
+        notes.append(f"p (Holm): sign-flip p over images, corrected for the rows beside {plan.experiment.baseline}.")
+    if setting.perturbed and any(setting.perturbed in word for cell in cells for word in cell.step.options):
+        notes.append(f"Weights of {setting.perturbed} are perturbed, since the vision encoder is frozen.")
     if any(cell.step.source is not None for cell in cells):
         notes.append(_pretrained_on(plan))
     notes += _left_out(plan, workspace)
@@ -331,7 +360,7 @@ def _inputs(plan: Plan, workspace: Workspace) -> str:
     digest = hashlib.sha256()
     for cell in plan.cells:
         digest.update(f"{cell.row.name} {cell.row.title} {workspace.fingerprint(cell.step)}\n".encode())
-    for _, step in plan.data:
+    for _, step in (*plan.data, *plan.costs):
         digest.update(f"{workspace.fingerprint(step)}\n".encode())
     digest.update(workspace.code.digest(workspace.code.files(__name__, ())).encode())
     return digest.hexdigest()
@@ -348,7 +377,7 @@ def markdown(table: dict[str, Any]) -> str:
     parts = [f"# {table['title']}", f"**{table['setting']}**"]
     for dataset in dict.fromkeys(row["dataset_title"] for row in table["rows"]):
         rows = [row for row in table["rows"] if row["dataset_title"] == dataset]
-        parts += [f"## {dataset}", _part(rows, table["headline"])]
+        parts += [f"## {dataset}", _part(rows, table["headline"], table["costs"])]
     if table["comparisons"]:
         parts += ["## Paired comparisons", _compared(table["comparisons"], table["headline"])]
     if table["missing"]:
@@ -358,13 +387,13 @@ def markdown(table: dict[str, Any]) -> str:
     return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]) + "\n"
 
 
-def _part(rows: Sequence[dict[str, Any]], headline: str) -> str:
+def _part(rows: Sequence[dict[str, Any]], headline: str, costs: Mapping[str, float]) -> str:
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     counts = {row["metric"]: row["count"] for row in rows if row["count"]}
     protocols = any(row["protocol"] for row in rows)
     ceilings = any(row["ceiling"] is not None for row in rows)
     papers = any(row["paper"] is not None for row in rows)
-    header = ["row", *(["protocol"] if protocols else [])]
+    header = ["row", *(["protocol"] if protocols else []), *(["extra cost a step"] if costs else [])]
     header += [f"{metric} ({counts[metric]})" if metric in counts else metric for metric in metrics]
     header += [*([f"ceiling ({headline})"] if ceilings else [])]
     header += [f"paper: {' / '.join(_with_paper(rows))}", f"{headline}: difference"] if papers else []
@@ -374,6 +403,7 @@ def _part(rows: Sequence[dict[str, Any]], headline: str) -> str:
         first = next(iter(own.values()))
         mark = {"quoted": " (quoted)", "control": " (control)", "reference": " (reference)", "ours": ""}[first["kind"]]
         line = [first["title"] + mark, *([first["protocol"] or "-"] if protocols else [])]
+        line += [f"{costs[first['row']]:+.0f} %" if first["row"] in costs else "-"] if costs else []
         line += [_cell(own.get(metric)) for metric in metrics]
         main = own.get(headline)
         line += [_number(main["ceiling"] if main else None)] if ceilings else []
@@ -416,12 +446,15 @@ def _compared(comparisons: Sequence[dict[str, Any]], headline: str) -> str:
         "McNemar p, by seed",
         "sign-flip p over images",
     ]
-    lines = [["on", "rows", *header], ["---"] * 5]
+    corrected = any("p_holm" in found for found in comparisons)
+    header += ["p (Holm)"] if corrected else []
+    lines = [["on", "rows", *header], ["---"] * (2 + len(header))]
     for found in comparisons:
         where = ", ".join(filter(None, (found["dataset_title"], found["protocol"])))
         difference = f"{found['difference']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
         if found["image_low"] is not None:
             difference += f" {{{found['image_low']:+.1f}, {found['image_high']:+.1f}}}"
         p = ", ".join(map(_p, found["p"]))
-        lines.append([where, f"{found['one']} against {found['other']}", difference, p, _p(found["image_p"])])
+        line = [where, f"{found['one']} against {found['other']}", difference, p, _p(found["image_p"])]
+        lines.append([*line, *([_p(found["p_holm"])] if corrected else [])])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -131,9 +131,26 @@ class Setting:
         """
         if self.scale != "paper":
             return ()
-        devices = self.devices or _PAPER_DEVICES["pretrain"]
-        words = ("--data.batch_size", str(_PAIRS_A_STEP["pretrain"] // devices), "--trainer.accumulate_grad_batches")
-        return (*words, "1", "--trainer.val_check_interval", "1000", "--model.reconstruction.contrastive_chunk", "16")
+        more = ("--trainer.val_check_interval", "1000", "--model.reconstruction.contrastive_chunk", "16")
+        return (*self.whole_steps("pretrain"), *more)
+
+    def whole_steps(self, of: str) -> tuple[str, ...]:
+        """Options by which a step is one micro-batch: of pre-training, or of a fine-tuning on a data set.
+
+        Embedded and small steps are that anyway.
+        """
+        if self.scale != "paper":
+            return ()
+        size = _PAIRS_A_STEP[of] // (self.devices or _PAPER_DEVICES.get(of, 1))
+        return ("--data.batch_size", str(size), "--trainer.accumulate_grad_batches", "1")
+
+    @property
+    def perturbed(self) -> str | None:
+        """The module whose weights a fine-tuning may perturb; None: the callbacks' own, the vision encoder.
+
+        The small scale freezes that one.
+        """
+        return "encoder.text" if self.scale == "small" else None
 
     def _scaled(self, stage: str, data: str, recipe: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if self.scale == "small":

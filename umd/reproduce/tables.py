@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from umd.reproduce.graph import Benchmark, Graph, Perturbation
+from umd.reproduce.graph import Benchmark, Graph, Perturbation, Protocol
 from umd.reproduce.scales import Task
 from umd.reproduce.steps import Step
 
@@ -48,7 +48,11 @@ class Experiment:
         default_rows: names of the rows that are run at the embedded scale unless others are asked for; None: all.
         datasets: of the paper, as folders of the data root and files of configs/data/; the first is a figure's default.
         figure: whether a figure, not a table, is wanted.
-        against: the row that others are compared with.
+        against: the row that is compared with each other one.
+        baseline: in its place, the row that each other one is compared with, corrected by Holm for their number.
+        protocols: of question answering, unless others are asked for.
+        costs: whether the rows' extra cost a training step is measured.
+        notes: what a reader must know of the rows, a line each.
     """
 
     name: str
@@ -60,6 +64,10 @@ class Experiment:
     datasets: tuple[str, ...] = ()
     figure: bool = False
     against: str = ""
+    baseline: str = ""
+    protocols: tuple[Protocol, ...] = ("clean", "paper")
+    costs: bool = False
+    notes: tuple[str, ...] = ()
 
     def chosen(self, names: Sequence[str]) -> Iterator[Row]:
         """The rows of these names, in the table's order."""
@@ -127,6 +135,47 @@ def _perturbation(name: str, title: str, pretraining: Perturbation, finetuning: 
     return Row(name, title, build, title)
 
 
+def _rival(
+    name: str,
+    title: str,
+    callback: str | None = None,
+    *arguments: str,
+    coordination: bool = False,
+    perturbation: bool = False,
+) -> Row:
+    """A fine-tuning with one method, from where UMD's starts: of the configs' own two callbacks, or one that is added.
+
+    Args:
+        name: as on the command line.
+        title: as in the table.
+        callback: class to add, of `callbacks`.
+        arguments: its own, as words and values in turn.
+        coordination: with GM-Coord.
+        perturbation: with GGP's perturbation.
+    """
+
+    def build(graph: Graph, benchmark: Benchmark) -> Step:
+        start = graph.calibrate(benchmark, graph.pretrain("umd", benchmark))
+        words = [*arguments]
+        if callback == "WeightNoise" and graph.setting.perturbed:
+            words += ["modules", f"[{graph.setting.perturbed}]"]
+        keys = [f"--trainer.callbacks.{word}" for word in words[::2]]
+        more = [word for pair in zip(keys, words[1::2], strict=True) for word in pair]
+        more = [f"--trainer.callbacks+=callbacks.{callback}", *more] if callback else []
+        if callback == "SharpnessAware":
+            more += graph.setting.whole_steps(benchmark.dataset)
+        return graph.finetune(
+            benchmark,
+            start,
+            coordination=coordination,
+            perturbation=perturbation,
+            rival=name if callback else None,
+            more=tuple(more),
+        )
+
+    return Row(name, title, build)
+
+
 _BASELINES = tuple(Row(name, name.upper(), _preset(name), name.upper()) for name in PRESETS)
 _CONTROLS = (
     Row("text_only", "UMD, trained without images", _text_only, kind="control"),
@@ -154,6 +203,16 @@ _PERTURBATIONS = (
     _perturbation("ft", "fine-tuning only", "none", "adaptive"),
     _perturbation("fixed", "both, fixed weight 0.05", "fixed", "fixed"),
     _perturbation("both", "both, adaptive magnitude", "adaptive", "adaptive"),
+)
+_RIVALS = (
+    _rival("plain", "plain fine-tuning"),
+    _rival("gm_coord", "GM-Coord (UMD)", coordination=True),
+    _rival("ogm_ge", "OGM-GE", "GradientModulation"),
+    _rival("agm", "AGM", "AdaptiveModulation"),
+    _rival("ggp", "gradient-guided perturbation", perturbation=True),
+    _rival("weight_noise", "weight noise", "WeightNoise"),
+    _rival("sam", "SAM", "SharpnessAware"),
+    _rival("asam", "ASAM", "SharpnessAware", "rho", "0.5", "adaptive", "true"),
 )
 _TINY_BERT = ("--model.encoder.text", "tiny_bert", "--model.encoder.text_weights", "null")
 _SINGLE = (
@@ -271,6 +330,23 @@ EXPERIMENTS: dict[str, Experiment] = {
             None,
             ("vqa_rad", "slake"),
             against="both",
+        ),
+        Experiment(
+            "rivals",
+            "Both papers' callbacks and their rivals in fine-tuning",
+            "vqa",
+            None,
+            _RIVALS,
+            None,
+            ("vqa_rad", "slake"),
+            baseline="plain",
+            protocols=("clean",),
+            costs=True,
+            notes=(
+                "All rows fine-tune from the same pre-training and calibration, UMD's. No method was tuned: each has "
+                "its callback's own settings, ASAM a radius of 0.5.",
+                "SAM and ASAM take two passes a step; all rows take the same number of steps.",
+            ),
         ),
         Experiment(
             "figure3",

@@ -66,7 +66,7 @@ class Noisy(LightningModule):
 def trained(tmp_path: Path, callbacks: list[Any]) -> tuple[Tensor, dict[str, Any]]:
     torch.manual_seed(0)
     model, path = Noisy(), tmp_path / "costs.json"
-    profiler = CostProfiler(str(path))
+    profiler = CostProfiler(path.name)  # in the run's folder
     trainer = Trainer(
         max_steps=3,
         accelerator="cpu",

@@ -16,6 +16,7 @@ import yaml
 
 from tests.configs.test_recipes import GGP, UMD_CALIBRATE, UMD_DOWNSTREAM, UMD_PRETRAIN, Recipe
 from umd.cli import main
+from umd.commands.callback_options import with_options
 from umd.commands.train import run
 from umd.encoders import tokenizer_for
 from umd.reproduce.code import Code
@@ -59,7 +60,7 @@ def settings(step: Step) -> dict[str, Any]:
         found = merged(found, yaml.safe_load((CONFIGS / name).read_text()))
     words = iter(step.options)
     for word in words:
-        if not word.startswith("--") or word == "--callback":
+        if not word.startswith("--") or word == "--callback" or "+=" in word:
             continue
         first, *path = word.removeprefix("--").split(".")
         content: Any = yaml.safe_load(next(words))
@@ -176,6 +177,55 @@ def test_the_perturbation_is_where_each_line_says() -> None:
         "fixed": ("perturbation, fixed", "perturbation, fixed"),
         "both": ("perturbation", "perturbation"),
     }
+
+
+METHODS = {
+    f"callbacks.{name}"
+    for name in (
+        *("WeightPerturbation", "ModalityCoordination", "GradientModulation"),
+        *("AdaptiveModulation", "SharpnessAware", "WeightNoise"),
+    )
+}
+
+
+@pytest.mark.parametrize("scale", ["embedded", "small", "paper"])
+def test_each_rival_is_the_plain_fine_tuning_with_one_method(
+    scale: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setting = {"embedded": Setting(), "small": Setting("small", Path("/data")), "paper": PAPER}[scale]
+    made = plan("rivals", setting, protocols=["clean"], seeds=[0])
+    first = [cell for cell in made.cells if cell.benchmark == made.cells[0].benchmark]
+    assert len({cell.step.source for cell in first}) == 1
+    here = workspace(tmp_path)
+    found: dict[str, Any] = {}
+    for cell in first:
+        with pytest.raises(SystemExit):
+            run([*here.words(cell.step)[1:], "--print_config"])
+        printed = yaml.safe_load(capsys.readouterr().out)
+        kept = with_options(printed["trainer"]["callbacks"], printed["callback"])
+        (method,) = [callback for callback in kept if callback["class_path"] in METHODS] or [None]
+        found[cell.row.name] = method
+        if method and method["class_path"] == "callbacks.SharpnessAware":
+            assert printed["trainer"]["accumulate_grad_batches"] == 1
+    names = {name: method and method["class_path"].split(".")[1] for name, method in found.items()}
+    assert names == {
+        "plain": None,
+        "gm_coord": "ModalityCoordination",
+        "ogm_ge": "GradientModulation",
+        "agm": "AdaptiveModulation",
+        "ggp": "WeightPerturbation",
+        "weight_noise": "WeightNoise",
+        "sam": "SharpnessAware",
+        "asam": "SharpnessAware",
+    }
+    assert [found[name]["init_args"]["adaptive"] for name in ("sam", "asam")] == [False, True]
+    perturbed = "encoder.text" if scale == "small" else "encoder.vision"  # which the small scale freezes
+    assert {tuple(found[name]["init_args"]["modules"]) for name in ("ggp", "weight_noise")} == {(perturbed,)}
+    timed = dict(made.costs)
+    assert list(timed) == ([] if scale == "paper" else list(names))
+    for cell in first[: len(timed)]:
+        cost = timed[cell.row.name]
+        assert cost.options[: len(cell.step.options)] == cell.step.options and cost.source == cell.step.source
 
 
 def test_stages_are_shared() -> None:

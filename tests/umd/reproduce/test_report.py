@@ -97,6 +97,33 @@ def test_pairs_are_compared_question_by_question(finished: tuple[Plan, Workspace
     assert len(table["comparisons"]) == 2
 
 
+def test_rivals_are_compared_with_the_plain_row_and_corrected_for_their_number(tmp_path: Path) -> None:
+    names = ["plain", "gm_coord", "sam"]
+    made, here = plan("rivals", REAL, rows=names, datasets=["vqa_rad"], protocols=["clean"]), workspace(tmp_path)
+    random = np.random.default_rng(0)
+    share = {"plain": 0.4, "gm_coord": 0.5, "sam": 0.8}
+    finish(made, here, {cell.step: random.random(QUESTIONS) < share[cell.row.name] for cell in made.cells})
+    for (_, step), seconds in zip(made.costs, (2.0, 2.2, 4.0), strict=True):
+        steps = [{"forward": [seconds / 2 * slow, 9.0], "backward": [seconds / 2 * slow, 9.0]} for slow in (1, 5, 2)]
+        timed = [one | {"reference": [slow, 9.0]} for one, slow in zip(steps, (1, 5, 2), strict=True)]
+        # What was before the first step, that step, and what came behind the last one count for nothing.
+        around = {"forward": [100.0, 9.0], "reference": [1.0, 9.0]}
+        everything = {"steps": [{"rest": [7.0, 9.0]}, around, *timed, around]}
+        (here.folder(step) / "costs.json").write_text(json.dumps(everything))
+    table = collect(made, here, "")
+    assert table["costs"] == pytest.approx({"gm_coord": 10, "sam": 100})
+    assert [found["other"] for found in table["comparisons"]] == ["plain fine-tuning"] * 2
+    p = sorted(found["image_p"] for found in table["comparisons"])
+    assert sorted(found["p_holm"] for found in table["comparisons"]) == pytest.approx(
+        [min(1, 2 * p[0]), max(min(1, 2 * p[0]), p[1])]
+    )
+    sam = next(found for found in table["comparisons"] if found["one"] == "SAM")
+    means = {name: row(table, row=name, metric="overall")["mean"] for name in names}
+    assert sam["difference"] == pytest.approx(means["sam"] - means["plain"])
+    text = markdown(table)
+    assert "| SAM | clean | +100 % |" in text and "| plain fine-tuning | clean | - |" in text
+
+
 def test_what_is_missing_is_named_and_nothing_of_it_is_shown(
     finished: tuple[Plan, Workspace, dict[Any, Any]],
 ) -> None:
