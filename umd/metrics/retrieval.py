@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -53,12 +54,14 @@ class Scores:
         near_text: (M, U) bool, which texts are on an image's shortlist.
         near_image: (M, U) bool, which images are on a text's shortlist.
         text_of: (M,) int64, which of the U texts is an image's own.
+        checked: (Q,) int64, the pairs whose image and whose text have all their scores, shortlist or not; None: none.
     """
 
     scores: Tensor
     near_text: Tensor
     near_image: Tensor
     text_of: Tensor
+    checked: Tensor | None = None
 
     @property
     def to_text(self) -> Tensor:
@@ -75,6 +78,15 @@ class Scores:
         return {
             "text_to_image": true_ranks(self.to_image[:, self.text_of].T),
             "image_to_text": true_ranks(self.to_text[:, self.text_of]),
+        }
+
+    def exact_ranks(self, pairs: Tensor) -> dict[str, Tensor]:
+        """The ranks (Q,) by direction that the queries `pairs`, (Q,) int64, have among everything."""
+        texts = self.text_of[pairs]
+        own = self.scores[pairs, texts]
+        return {
+            "text_to_image": _places(self.scores[:, texts].T, own),
+            "image_to_text": _places(self.scores[pairs][:, self.text_of], own),
         }
 
     def survived(self) -> dict[str, float]:
@@ -98,8 +110,11 @@ def true_ranks(scores: Tensor) -> Tensor:
     Returns:
         (M,) int64.
     """
-    own = scores.diagonal()[:, None]
-    return (~(scores < own)).sum(1)
+    return _places(scores, scores.diagonal())
+
+
+def _places(scores: Tensor, own: Tensor) -> Tensor:
+    return (~(scores < own[:, None])).sum(1)
 
 
 def recall(ranks: Mapping[str, Tensor]) -> dict[str, float]:
@@ -110,6 +125,41 @@ def recall(ranks: Mapping[str, Tensor]) -> dict[str, float]:
         for k in RECALL_AT
     }
     return {**values, "mean_recall": sum(values.values()) / len(values)}
+
+
+def recall_lost(scores: Scores) -> dict[str, float]:
+    """What the first pass costs the checked queries, in points of recall, named as by `recall`; nothing without them.
+
+    Less than zero where a shortlist spares a query more candidates than it loses true ones.
+    """
+    return {name: exact - kept for name, (kept, exact) in _checked_recall(scores).items()}
+
+
+def _checked_recall(scores: Scores) -> dict[str, tuple[float, float]]:
+    if scores.checked is None:
+        return {}
+    kept = recall({direction: places[scores.checked] for direction, places in scores.ranks().items()})
+    return {name: (kept[name], exact) for name, exact in recall(scores.exact_ranks(scores.checked)).items()}
+
+
+def first_pass_notes(scores: Scores, kept: int) -> list[str]:
+    """What a table says of a first pass down to `kept` candidates: the most that it costs, and what it does cost."""
+    survived = {name.replace("_", " "): share for name, share in scores.survived().items()}
+    shares = ", ".join(f"{name} {share:.1f} %" for name, share in survived.items())
+    # A true pair that is lost is not found at any K; one that survives has fewer before it than among all.
+    lost = ", ".join(f"{name} {100 - share:.1f}" for name, share in survived.items())
+    notes = [
+        f"First pass down to {kept} candidates; true pairs that survive it: {shares}. Of what scoring "
+        f"every pair finds, it loses at most, in points of recall: {lost}."
+    ]
+    if scores.checked is not None:
+        both = ", ".join(
+            f"{re.sub('_recall(?=[0-9])', ' R@', name).replace('_', ' ')} "
+            f"{short:.1f} for {exact:.1f} ({short - exact:+.1f})"
+            for name, (short, exact) in _checked_recall(scores).items()
+        )
+        notes.append(f"{len(scores.checked)} queries each way, re-ranked for scored against everything: {both}.")
+    return notes
 
 
 def recall_report(ranks: Mapping[str, Tensor], images: Tensor) -> list[dict[str, Any]]:
