@@ -42,26 +42,25 @@ def _cpu_seconds(work: Callable[[], object]) -> float:
 
 
 def start_up(rounds: int, commands: Iterable[str] = COMMANDS) -> dict[str, dict[str, float]]:
-    """CPU and wall seconds and peak memory (MB) of a process for each command; "torch, lightning" is their import.
+    """CPU and wall seconds of a process for each command; "torch, lightning" is their import.
 
     The commands take turns, so that a busy minute falls on all of them; the median of so many rounds.
     """
     lines = {"torch, lightning": [sys.executable, "-c", "import torch, lightning"]}
     lines |= {command: [sys.executable, "-m", "umd.cli", *command.split()] for command in commands}
-    seen: dict[str, list[tuple[float, float, float]]] = {name: [] for name in lines}
+    seen: dict[str, list[tuple[float, float]]] = {name: [] for name in lines}
     for _ in range(rounds):
         for name, line in lines.items():
             seen[name].append(_process(line))
     return {
-        name: dict(zip(("cpu", "wall", "peak_mb"), map(statistics.median, zip(*values, strict=True)), strict=True))
+        name: dict(zip(("cpu", "wall"), map(statistics.median, zip(*values, strict=True)), strict=True))
         for name, values in seen.items()
     }
 
 
-def _process(line: list[str]) -> tuple[float, float, float]:
+def _process(line: list[str]) -> tuple[float, float]:
     then = time.perf_counter()
     child = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, _, usage = os.wait4(child.pid, 0)
     child.returncode = 0  # it has been waited for
-    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    return usage.ru_utime + usage.ru_stime, time.perf_counter() - then, usage.ru_maxrss / unit
+    return usage.ru_utime + usage.ru_stime, time.perf_counter() - then

@@ -74,7 +74,7 @@ def speeds(now: Mapping[str, float], old: Mapping[str, float]) -> Table:
 
 def commands(now: Mapping[str, Any], old: Mapping[str, Any]) -> Table:
     """One row a command: its start as a multiple of the import of torch and lightning in the same run."""
-    table = _table("start", "x import", "CPU s", "wall s", "peak MB", *(("x earlier",) if old else ()))
+    table = _table("start", "x import", "CPU s", "wall s", *(("x earlier",) if old else ()))
     imported = now["torch, lightning"]["cpu"]
     for name, spent in now.items():
         before = old.get(name)
@@ -85,7 +85,6 @@ def commands(now: Mapping[str, Any], old: Mapping[str, Any]) -> Table:
             f"{ratio:.2f}",
             f"{spent['cpu']:.2f}",
             f"{spent['wall']:.2f}",
-            f"{spent['peak_mb']:.0f}",
             *([f"{ratio / earlier:.2f}" if earlier else "new"] if old else []),
         )
     return table

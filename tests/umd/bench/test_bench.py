@@ -108,7 +108,7 @@ def test_earlier_figures_stand_beside_as_ratios_of_ratios() -> None:
 
     def started(imported: float, command: float) -> dict[str, dict[str, float]]:
         spent = {"torch, lightning": imported, "fit --help": command}
-        return {name: {"cpu": seconds, "wall": seconds, "peak_mb": 1.0} for name, seconds in spent.items()}
+        return {name: {"cpu": seconds, "wall": seconds} for name, seconds in spent.items()}
 
     # Twice as slow a machine, and the command takes half of what it did in terms of the import.
     text = shown(commands(started(20.0, 20.0), started(10.0, 20.0)))
