@@ -162,7 +162,7 @@ class Rows(LightningDataModule):
 
 def rows_of(batch: ImageTextBatch, rows: slice) -> ImageTextBatch:
     per_row = {f.name: getattr(batch, f.name) for f in fields(batch) if f.name != "mask_token_id"}
-    return replace(batch, **{name: value[rows] for name, value in per_row.items()})
+    return replace(batch, **{name: value[rows] for name, value in per_row.items() if value is not None})
 
 
 class Poisoned(Rows):
