@@ -20,6 +20,12 @@ QUESTION = "Where is the lesion?"
 THREADS = 1
 """Of each training: with tiny layers a second one waits more than it works, and spins while it does."""
 
+_TITLES = (
+    "1 of 3: pre-training on drawn images with captions",
+    "2 of 3: calibration on the questions' images and texts, without their answers",
+    "3 of 3: fine-tuning on the questions (joint), and, as controls, without the image and without the question",
+)
+
 _SHOWN = ("epoch ", "WARNING", "umd: ")
 
 
@@ -72,7 +78,9 @@ def main(arguments: list[str]) -> None:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     _import_once()
-    for group in trainings(folder):
+    for title, group in zip(_TITLES, trainings(folder), strict=True):
+        sys.stdout.write(f"{title}\n")
+        sys.stdout.flush()
         train_together(group, folder)
     _show(folder)
 
