@@ -89,12 +89,10 @@ def _cases(given: argparse.Namespace, folder: Path) -> list[Case]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not {"machine", "cases", "start_up"} <= set(figures):
-            raise UserError(f"--compare {path}: these are no figures of `make bench`")
     except (OSError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"--compare {path}: cannot be read ({error})") from error
+    if not {"machine", "cases", "start_up"} <= set(figures):
+        raise UserError(f"--compare {path}: these are no figures of `make bench`")
     return figures
 
 

@@ -11,7 +11,7 @@ from torch.nn import Parameter, functional
 from umd.distributed import gather
 from umd.encoders.multimodal import MultimodalEncoder
 from umd.files import UserError
-from umd.losses.contrastive import equal_pairs, identities
+from umd.losses.contrastive import equal_pairs, identities, unit
 from umd.losses.objective import Heads, Objective
 from umd.losses.views import Views
 
@@ -42,9 +42,7 @@ def alignment_loss(
     """
     if len(all_texts) == 1 and torch.is_grad_enabled():
         raise UserError("a contrast needs at least two pairs, and a batch is one: set --data.batch_size")
-    image, text, all_images, all_texts = (
-        functional.normalize(vectors.float(), dim=-1) for vectors in (image, text, all_images, all_texts)
-    )
+    image, text, all_images, all_texts = map(unit, (image, text, all_images, all_texts))
     scale = log_scale.exp()
     target = equal / equal.sum(1, keepdim=True)
     to_text = functional.cross_entropy(scale * image @ all_texts.T, target)

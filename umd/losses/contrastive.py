@@ -21,6 +21,11 @@ def identities(names: Sequence[str]) -> Tensor:
     return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests], dtype=torch.int64)
 
 
+def unit(features: Tensor) -> Tensor:
+    """(N, d) as unit vectors in float32."""
+    return functional.normalize(features.float(), dim=-1)
+
+
 def equal_pairs(image: Tensor, text: Tensor, others_image: Tensor, others_text: Tensor) -> Tensor:
     """Which pairs share the image or the caption, so that neither is a negative of the other.
 

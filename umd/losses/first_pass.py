@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from umd.losses.contrastive import PairPool, contrastive_loss, identities
+from umd.losses.contrastive import PairPool, contrastive_loss, identities, unit
 
 TEMPERATURE = 0.07
 """Divides the cosines, constant: where CLIP and GGP start."""
@@ -31,8 +30,3 @@ def first_pass_loss(image: Tensor, text: Tensor, image_names: Sequence[str], tex
     own = torch.arange(len(image), device=image.device)
     temperature = torch.tensor(TEMPERATURE, device=image.device)
     return contrastive_loss(image, text, PairPool(image, text, *who), own, temperature, distillation=0.0)
-
-
-def unit(features: Tensor) -> Tensor:
-    """(N, d) as unit vectors in float32."""
-    return functional.normalize(features.float(), dim=1)

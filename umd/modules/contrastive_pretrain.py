@@ -18,7 +18,7 @@ from umd.encoders.fusion import first_token, initialize
 from umd.encoders.ggp import GGPConfig
 from umd.files import UserError
 from umd.heads.text_decoder import tied_decoder
-from umd.losses.contrastive import PairPool, PairQueue, contrastive_loss, hard_negatives, identities
+from umd.losses.contrastive import PairPool, PairQueue, contrastive_loss, hard_negatives, identities, unit
 from umd.losses.masked_language import masked_language_loss
 from umd.losses.matching import matching_loss
 from umd.masking import mask_tokens
@@ -204,14 +204,14 @@ class ContrastivePretrain(GGPStage):
         text = self.encoder.text(batch.input_ids, batch.attention_mask)
         with torch.no_grad():
             momentum = self.momentum
-            image_pool = _unit(momentum["image_contrast"](batch.per_pair(momentum["vision"](pixels)[:, 0])))
+            image_pool = unit(momentum["image_contrast"](batch.per_pair(momentum["vision"](pixels)[:, 0])))
             seen = momentum["text"](batch.input_ids, batch.attention_mask)
-            text_pool = _unit(momentum["text_contrast"](seen[:, 0]))
+            text_pool = unit(momentum["text_contrast"](seen[:, 0]))
         return Encoded(
             image=image,
             text=text,
-            image_feature=_unit(self.image_contrast(image[:, 0])),
-            text_feature=_unit(self.text_contrast(text[:, 0])),
+            image_feature=unit(self.image_contrast(image[:, 0])),
+            text_feature=unit(self.text_contrast(text[:, 0])),
             pool=PairPool(
                 image=gather(image_pool),
                 text=gather(text_pool),
@@ -305,7 +305,3 @@ class ContrastivePretrain(GGPStage):
         terms = self.terms(batch, self.encode(batch), VALIDATE, batch_idx)
         named: Mapping[str, Any] = {f"validation/{name}": value for name, value in terms.named().items()}
         self.log_dict({**named, "validation/loss": terms.total()}, batch_size=len(batch), sync_dist=True)
-
-
-def _unit(features: Tensor) -> Tensor:
-    return functional.normalize(features.float(), dim=-1)

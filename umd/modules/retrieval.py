@@ -16,7 +16,8 @@ from umd.encoders import EncoderConfig, MultimodalEncoder, Pooled
 from umd.encoders.pair_fusion import Alone, PairFusion
 from umd.files import UserError
 from umd.heads.pair_scorer import PairScorer
-from umd.losses.first_pass import first_pass_loss, unit
+from umd.losses.contrastive import unit
+from umd.losses.first_pass import first_pass_loss
 from umd.losses.ranking import ranking_loss
 from umd.metrics.gallery import Cache, Gallery, GalleryBuilder, join_rows
 from umd.metrics.retrieval import (
