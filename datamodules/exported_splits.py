@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any
 
+from datamodules.carving import SPLIT_SEED
 from datamodules.problems import Problems
-from datamodules.questions import SPLIT_SEED, VQARecord
+from datamodules.questions import VQARecord
 from datamodules.records import Split
 from datamodules.summary import as_csv
 from datamodules.vqa import Protocol, VQADataModule
@@ -81,11 +82,18 @@ def _how(data: VQADataModule, split: Split, published: Rows, splits: Rows) -> st
         return _TRAIN[protocol] if split == "train" else "none is published, so the test split"
     if "validation" not in splits:
         return _TRAIN[protocol]
+    fold = f", share {data.validation_fold + 1}" if data.validation_fold else ""
+    what, sorted_by = {
+        "image": ("images", "name"),
+        "question": ("questions, each with the rows of its image that reword it,", "image and first wording"),
+    }[data.validation_by]
     carved = (
-        f"{data.validation_fraction:.0%} of the images of: {_TRAIN[protocol]}; sorted by name and shuffled by Python's "
-        f"random.Random({SPLIT_SEED})"
+        f"{data.validation_fraction:.0%} of the {what} of: {_TRAIN[protocol]}; sorted by {sorted_by} and shuffled by "
+        f"Python's random.Random({SPLIT_SEED}){fold}"
     )
-    return carved if split == "validation" else f"{_TRAIN[protocol]}; without the images of {protocol}_validation.csv"
+    if split == "validation":
+        return carved
+    return f"{_TRAIN[protocol]}; without the {data.validation_by}s of {protocol}_validation.csv"
 
 
 def _twins(published: Rows) -> dict[str, tuple[str, Sequence[VQARecord]]]:

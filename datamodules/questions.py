@@ -1,16 +1,14 @@
-"""One question about an image: its record, from a row as published; and splitting questions by image."""
+"""One question about an image: its record, from a row as published; and which rows ask the same."""
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from datamodules.answers import accepted_answers
 from datamodules.problems import Problems
-from umd.files import UserError
 
 YES_OR_NO = ("yes", "no")
 """What closed questions are answered, where a data set does not say which they are."""
@@ -22,9 +20,6 @@ ATTRIBUTES = {
     "location": ("location",),
 }
 """What a row may say of its image or question, and the keys that it says it under."""
-
-SPLIT_SEED = 20180516
-"""Of the validation images; not the training seed, so that all seeds share one split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +42,8 @@ class VQARecord:
         closed_by_answer: Whether the data set does not say which questions are closed, so that this one is closed if it
             is answered yes or no.
         attributes: What else the data set says of the image or question, by name: see `ATTRIBUTES`.
+        linked: Of a training row, a number that it shares with those that reword it; None where the data set does not
+            tell rewordings.
     """
 
     sample_id: str
@@ -61,6 +58,7 @@ class VQARecord:
     published_answer: str = ""
     closed_by_answer: bool = False
     attributes: tuple[tuple[str, str], ...] = ()
+    linked: int | None = None
 
     @property
     def accepted(self) -> tuple[str, ...]:
@@ -160,23 +158,6 @@ def with_unique_ids(records: Sequence[VQARecord], problems: Problems) -> list[VQ
     return unique
 
 
-def carve_by_image(records: Sequence[VQARecord], fraction: float) -> tuple[list[VQARecord], list[VQARecord]]:
-    """Splits rows so that no image is on both sides: a share of the images goes to the second part.
-
-    The choice depends on the image names and `SPLIT_SEED` alone. Both parts keep at least one image.
-
-    Raises:
-        UserError: There are not two images.
-    """
-    images = sorted({record.image for record in records})
-    if len(images) < 2:
-        raise UserError(f"cannot carve a validation split out of {len(images)} image(s): set validation_fraction=0")
-    random.Random(SPLIT_SEED).shuffle(images)
-    held_out = set(images[: min(max(round(fraction * len(images)), 1), len(images) - 1)])
-    kept = [record for record in records if record.image not in held_out]
-    return kept, [record for record in records if record.image in held_out]
-
-
 def places_of_twins(
     train: Sequence[Collection[tuple[str, str]]], test: Sequence[Collection[tuple[str, str]]]
 ) -> list[tuple[int, ...]]:
@@ -191,6 +172,27 @@ def places_of_twins(
         for key in keys:
             places.setdefault(key, []).append(place)
     return [tuple(sorted({place for key in keys for place in places.get(key, ())})) for keys in test]
+
+
+def linked_by_keys(keys: Sequence[Collection[Hashable]]) -> list[int]:
+    """For each row the place of the first that it is linked with; rows are linked that share a key, also by others.
+
+    Args:
+        keys: Those of each row.
+    """
+    before = list(range(len(keys)))
+
+    def first(place: int) -> int:
+        while before[place] != place:
+            place = before[place]
+        return place
+
+    seen: dict[Hashable, int] = {}
+    for place, own in enumerate(keys):
+        for key in own:
+            one, other = sorted((first(place), first(seen.setdefault(key, place))))
+            before[other] = one
+    return [first(place) for place in range(len(keys))]
 
 
 def mark_twins_by_text(

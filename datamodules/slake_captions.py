@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from datamodules.arguments import Unpack
 from datamodules.captions import CaptionArguments, CaptionDataModule, CaptionRecord
+from datamodules.carving import CarvedBy
 from datamodules.problems import Problems
-from datamodules.questions import VQARecord, carve_by_image
+from datamodules.questions import VQARecord
 from datamodules.records import Split
 from datamodules.slake import SLAKE
 from datamodules.slake_facts import captions
@@ -24,6 +25,8 @@ class SLAKECaptions(CaptionDataModule):
     Args:
         root: Folder with `imgs/` (or `images/`) and train.json.
         validation_fraction: Share of the training images that are held out, as of `SLAKE`; 0: none.
+        validation_by: As of `SLAKE`: "question" says nothing of what is held out, and shows its images.
+        validation_fold: As of `SLAKE`.
         most_words: Words a caption, unless one statement has more.
         **more: As in `CaptionDataModule`.
 
@@ -39,11 +42,18 @@ class SLAKECaptions(CaptionDataModule):
         root: str,
         *,
         validation_fraction: float = 0.1,
+        validation_by: CarvedBy = "image",
+        validation_fold: int = 0,
         most_words: int = 40,
         **more: Unpack[CaptionArguments],
     ) -> None:
         super().__init__(root, **more)
-        self.questions = SLAKE(root, validation_fraction=validation_fraction)
+        self.questions = SLAKE(
+            root,
+            validation_fraction=validation_fraction,
+            validation_by=validation_by,
+            validation_fold=validation_fold,
+        )
         if most_words < 1:
             raise UserError(f"most_words must be at least 1, not {most_words}")
         self.most_words = most_words
@@ -59,7 +69,7 @@ class SLAKECaptions(CaptionDataModule):
             raise self.nothing_found()
         kept, held_out = asked, list[VQARecord]()
         if self.questions.validation_fraction > 0:
-            kept, held_out = carve_by_image(asked, self.questions.validation_fraction)
+            kept, held_out = self.questions.carve(asked)
         splits: dict[Split, list[CaptionRecord]] = {"train": self._records(kept, problems)}
         if held_out:
             splits["validation"] = self._records(held_out, problems)

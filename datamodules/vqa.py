@@ -15,13 +15,14 @@ from torch.utils.data import DataLoader, Subset
 from datamodules.answers import answer_vocabulary, normalize_answer
 from datamodules.arguments import LoaderArguments, Unpack, check_least
 from datamodules.base import ImageTextDataModule
+from datamodules.carving import CarvedBy, carve
 from datamodules.collate import ImageTextCollate, tokenize
 from datamodules.controls import Change, Changed, Noise, OneImage, OtherImage, Reworded, ShuffledWords
 from datamodules.images import ImageFile
 from datamodules.leaks import Shared, find_shared, other_data
 from datamodules.loading import Item, WatchedDataLoader
 from datamodules.problems import Problems
-from datamodules.questions import VQARecord, carve_by_image, with_unique_ids
+from datamodules.questions import VQARecord, with_unique_ids
 from datamodules.records import Split
 from datamodules.summary import Summary
 from datamodules.vqa_groups import question_kinds
@@ -63,6 +64,8 @@ class VQAArguments(LoaderArguments, total=False):
 
     protocol: Protocol
     validation_fraction: float
+    validation_by: CarvedBy
+    validation_fold: int
     also_train_on: list[str] | None
     questions_per_image: int | None
     text_length: int
@@ -74,15 +77,18 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
     A training row without an answer is left out; in validation and test it is asked, and does not count.
 
     `clean`: no training row that rewords a test question; validation is the published split or, where there
-    is none, carved out of train by image; the answer vocabulary is that of the rows trained on.
+    is none, carved out of train, by image unless told; the answer vocabulary is that of the rows trained on.
     `paper`: as the field does it: all training rows, answer vocabulary from all splits that are there;
     validation is the published split or, where there is none, the test split.
 
     Args:
         root: Folder of the data set, in its published layout.
         protocol: "clean" or "paper"; "hub" and "disjoint" are VQA-RAD's alone.
-        validation_fraction: Share of the training images that are held out for validation where `clean`
-            carves; 0: no validation split.
+        validation_fraction: Share of the training images (or questions, see `validation_by`) that are held out for
+            validation where `clean` carves; 0: no validation split.
+        validation_by: What such a validation shares with no training row: "image", or "question", which holds out
+            questions with all that reword them, about images that are trained on too, as in a test that shares images.
+        validation_fold: Which of the disjoint shares of that size is held out, from 0.
         also_train_on: Further data sets of questions whose training rows are trained on too, each as CLASS=FOLDER,
             such as SLAKE=/data/slake, under `clean`. The answer vocabulary is then that of all. Rows on images that
             are, by file or published number, in validation or test here are left out.
@@ -104,6 +110,8 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         *,
         protocol: Protocol = "clean",
         validation_fraction: float = 0.1,
+        validation_by: CarvedBy = "image",
+        validation_fold: int = 0,
         also_train_on: list[str] | None = None,
         questions_per_image: int | None = None,
         text_length: int = 32,
@@ -118,13 +126,20 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
             )
         if not 0 <= validation_fraction < 1:
             raise UserError(f"validation_fraction must be in [0, 1), not {validation_fraction}")
+        if validation_by not in get_args(CarvedBy):
+            raise UserError(f"validation_by must be 'image' or 'question', not '{validation_by}'")
+        check_least(0, validation_fold=validation_fold)
         super().__init__(root, text_length=text_length, **loader)
         self.protocol = protocol
         self.validation_fraction = validation_fraction
+        self.validation_by: CarvedBy = validation_by
+        self.validation_fold = validation_fold
+        self._check_carving()
         self.companions = _companions(also_train_on or ())
         self._check.locate = self._locate_any  # an image's name tells whose it is
         self.rows_per_image = questions_per_image
         self._twins_left_out = 0
+        self._is_carved = False
         self._companion_rows: dict[str, int] = {}
 
     @abstractmethod
@@ -133,6 +148,7 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
 
     def read(self, problems: Problems) -> dict[Split, list[VQARecord]]:
         """The splits under the protocol in use."""
+        self._check_carving()
         splits = {name: with_unique_ids(rows, problems) for name, rows in self.read_published(problems).items()}
         if self.protocol != "paper" and "train" in splits:
             published = splits["train"]
@@ -145,6 +161,7 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
                 splits["validation"] = splits["test"]
             elif self.protocol != "paper" and "train" in splits and self.validation_fraction > 0:
                 splits["train"], splits["validation"] = self._carved(splits["train"], problems)
+                self._is_carved = True
         if "train" in splits and self.companions:
             kept_back = [record.image for split, rows in splits.items() if split != "train" for record in rows]
             held_out = self.find_images(kept_back)
@@ -171,14 +188,29 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
                 problems.add("train row without an answer, left out", f"{record.sample_id} ({record.image})")
         return [record for record in training if record.accepted]
 
+    def carve(self, training: Sequence[VQARecord]) -> tuple[list[VQARecord], list[VQARecord]]:
+        """Training rows and those that are held out of them for validation, where no split is published.
+
+        Raises:
+            UserError: There are too few.
+        """
+        return carve(training, self.validation_fraction, self.validation_by, self.validation_fold)
+
     def _carved(self, training: Sequence[VQARecord], problems: Problems) -> tuple[list[VQARecord], list[VQARecord]]:
         """Training and validation rows; where there are too few, what is wrong with the files is said as well."""
         if not training:
             raise self.no_usable_row("train", problems)
         try:
-            return carve_by_image(training, self.validation_fraction)
+            return self.carve(training)
         except UserError as error:
             raise UserError(f"{error}. {problems}" if problems.counts else str(error)) from None
+
+    def _check_carving(self) -> None:
+        if self.protocol == "disjoint" and self.validation_by == "question":
+            raise UserError(
+                "validation_by 'question' is for a test that shares images with train; protocol disjoint has none of "
+                "them: leave it at 'image'"
+            )
 
     def has_truth(self, record: VQARecord) -> bool:
         """Whether the question has an answer."""
@@ -261,6 +293,8 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         description = {"data": sizes.pop("data"), "protocol": self.protocol, **sizes}
         for title, rows in self._companion_rows.items():
             description[f"of {title} in train"] = str(rows)
+        if told := self._carving():
+            description["validation carved"] = told
         if told := self._answer_types():
             description["answer types"] = told
         if self.protocol == "paper":
@@ -273,6 +307,18 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         if "test" in self._usable and any(record.has_twin for record in self._usable["test"]):
             description["test without twins"] = str(sum(not record.has_twin for record in self._usable["test"]))
         return description
+
+    def _carving(self) -> str:
+        """How validation was carved, where that was told; else ""."""
+        told = (self.validation_by, self.validation_fold) != ("image", 0)
+        if not (told and self._is_carved and "validation" in self._usable):
+            return ""
+        how = f"by {self.validation_by}, fold {self.validation_fold}"
+        if self.validation_by == "image":
+            return how
+        trained = {record.image for record in self._read()["train"]}
+        images = {record.image for record in self._usable["validation"]}
+        return f"{how}, rewordings on one side, {len(images & trained):,} of {len(images):,} images in train too"
 
     def _answer_types(self) -> str:
         """How open and closed questions are told apart, where rows do not say it; else ""."""

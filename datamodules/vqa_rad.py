@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from datamodules.records import Split
 from datamodules.row_ids import row_ids
 from datamodules.split_names import find_splits, split_of
 from datamodules.vqa import VQAArguments, VQADataModule
-from datamodules.vqa_rad_twins import Twins, is_null, listed_twins, twin_pairs, twins_by_text
+from datamodules.vqa_rad_twins import Twins, is_null, linked_rows, listed_twins, twin_pairs, twins_by_text
 from umd.files import UserError
 
 log = logging.getLogger(__name__)
@@ -145,11 +146,12 @@ class VQARAD(VQADataModule):
         chosen = self._chosen(train, test, twins, files["train"])
         splits: dict[Split, list[VQARecord]] = {
             "train": _records(
-                [row for row, keep in zip(train, chosen, strict=True) if keep],
-                [twin for twin, keep in zip(twins.train, chosen, strict=True) if keep],
+                list(compress(train, chosen)),
+                list(compress(twins.train, chosen)),
                 images,
                 files["train"],
                 problems,
+                linked=list(compress(linked_rows(train), chosen)),
             ),
             "test": _records(test, twins.test, images, files["test"], problems),
         }
@@ -253,15 +255,21 @@ def _validation_alone(stem: str) -> Split | None:
 
 
 def _records(
-    rows: Sequence[Mapping[str, Any]], twins: Sequence[bool], images: str, file: Path, problems: Problems
+    rows: Sequence[Mapping[str, Any]],
+    twins: Sequence[bool],
+    images: str,
+    file: Path,
+    problems: Problems,
+    *,
+    linked: Sequence[int | None] | None = None,
 ) -> list[VQARecord]:
     records = []
-    for row, twin in zip(rows, twins, strict=True):
+    for row, twin, number in zip(rows, twins, linked or [None] * len(rows), strict=True):
         record = vqa_record(
             row, problems, where=file.name, folder=images, image_key="image_name", sample_id=str(row["qid"])
         )
         if record is not None:
-            records.append(replace(record, has_twin=twin))
+            records.append(replace(record, has_twin=twin, linked=number))
     return records
 
 

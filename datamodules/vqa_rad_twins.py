@@ -3,15 +3,15 @@
 A twin of a test question is a training row with the same image whose question equals, case and outer blanks aside, that
 test row's question, rephrased or framed form. trainset.json and testset.json lack the other forms, so
 `vqa_rad_splits.json` lists them, and which row is whose twin, along with a digest of each row's image and question, so
-that the list is never applied to other rows than it speaks of. The ids of every protocol's splits stand there too, for
-others to use.
+that the list is never applied to other rows than it speaks of. Which training rows reword each other stands there as
+well, and the ids of every protocol's splits, for others to use.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from operator import or_
@@ -19,7 +19,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from datamodules.image_files import without_ending
-from datamodules.questions import places_of_twins
+from datamodules.questions import linked_by_keys, places_of_twins
 
 Row = Mapping[str, Any]
 
@@ -45,6 +45,12 @@ class Twins:
     found: str = ""
 
 
+def _keys(row: Row, forms: Iterable[str]) -> set[tuple[str, str]]:
+    """The image of a row with its words in each of these forms."""
+    image = without_ending(str(row.get("image_name")).strip())
+    return {(image, str(row[form]).strip().lower()) for form in forms if not is_null(row.get(form))}
+
+
 def is_null(value: object) -> bool:
     """Whether a field of the original file says that there is nothing."""
     return value is None or str(value).strip() in ("", "NULL")
@@ -52,14 +58,25 @@ def is_null(value: object) -> bool:
 
 def twins_by_text(train: Sequence[Row], test: Sequence[Row]) -> Twins:
     """The twins among rows by their definition, with the forms of the test questions that the rows hold."""
-
-    def keys(row: Row, forms: Iterable[str]) -> set[tuple[str, str]]:
-        image = without_ending(str(row.get("image_name")).strip())
-        return {(image, str(row[form]).strip().lower()) for form in forms if not is_null(row.get(form))}
-
-    of_test = places_of_twins([keys(row, FORMS[:1]) for row in train], [keys(row, FORMS) for row in test])
+    of_test = places_of_twins([_keys(row, FORMS[:1]) for row in train], [_keys(row, FORMS) for row in test])
     twins = {place for found in of_test for place in found}
     return Twins([place in twins for place in range(len(train))], list(map(bool, of_test)), of_test)
+
+
+def linked_rows(train: Sequence[Row]) -> list[int]:
+    """For each training row, a number that it shares with the rows that reword it, and with no other.
+
+    One rewords another as a twin does a test question, and so do those that reword the same: by the forms that rows
+    hold, and as listed for published rows.
+    """
+    listed = _published()["train"]
+    group = {listed["rows"][str(number)]: place for place, ids in enumerate(listed["linked"]) for number in ids}
+    words = {key for row in train for key in _keys(row, FORMS[:1])}
+    keys: list[set[Hashable]] = [{key for key in _keys(row, FORMS) if key in words} for row in train]
+    for own, digest in zip(keys, map(question_digest, train), strict=True):
+        if digest in group:
+            own.add(group[digest])
+    return linked_by_keys(keys)
 
 
 def listed_twins(train: Sequence[Row], test: Sequence[Row]) -> Twins:

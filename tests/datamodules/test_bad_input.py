@@ -212,7 +212,7 @@ def test_question_ids_written_as_text_hide_no_twin(tmp_path: Path, monkeypatch: 
         part: {"rows": {row["qid"]: question_digest(row) for row in chosen}, "twins": twins}
         for part, chosen, twins in (("train", rows[:2], [2]), ("test", rows[2:], [3]))
     }
-    listed["pairs"] = [[2, 3]]
+    listed["pairs"], listed["train"]["linked"] = [[2, 3]], [[1, 2]]
     (tmp_path / "list").mkdir()
     (tmp_path / "list" / "vqa_rad_splits.json").write_text(json.dumps(listed))
     monkeypatch.setattr("datamodules.vqa_rad_twins.resources.files", lambda package: tmp_path / "list")
