@@ -77,7 +77,7 @@ class CaptionDataModule(ImageTextDataModule[CaptionRecord]):
         if unknown := [split for split in exclude_splits or () if split not in get_args(Split)]:
             raise UserError(f"exclude_splits: there is no '{unknown[0]}'; there are {', '.join(get_args(Split))}")
         super().__init__(root, text_length=text_length, **loader)
-        self.excluded = [other_data(given) for given in exclude_images_of or ()]
+        self.excluded = [other_data(given, "--data.exclude_images_of") for given in exclude_images_of or ()]
         self.exclude_splits = tuple(exclude_splits or MEASURED_ON)
         self.exclude_near_duplicates = exclude_near_duplicates
         if self.excluded and exclude_near_duplicates and not can_hash():

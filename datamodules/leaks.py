@@ -66,11 +66,12 @@ class Shared:
     ways: tuple[Way, ...]
 
 
-def other_data(given: str) -> ImageTextDataModule[Any]:
+def other_data(given: str, option: str) -> ImageTextDataModule[Any]:
     """The data set that a user names as CLASS=FOLDER.
 
     Args:
         given: Such as "VQARAD=/data/vqa_rad"; a class of one's own with its module, "ward.WardQuestions=/data/ward".
+        option: By which it is named, for error messages.
 
     Raises:
         UserError: It is not written so, or there is no such class.
@@ -78,7 +79,9 @@ def other_data(given: str) -> ImageTextDataModule[Any]:
     name, _, folder = given.partition("=")
     if not name.rpartition(".")[2] or not folder:
         raise UserError(f"'{given}': a data set is named as CLASS=FOLDER, such as VQARAD=/data/vqa_rad")
-    return data_class(name, given)(folder)
+    data = data_class(name, given)(folder)
+    data.root_option = option
+    return data
 
 
 def data_class(name: str, given: str) -> type[ImageTextDataModule[Any]]:

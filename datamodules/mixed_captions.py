@@ -209,9 +209,11 @@ def _made(source: CaptionSource, above: Path) -> CaptionDataModule:
     excluded = [f"{name}{equals}{above / Path(folder).expanduser()}" for name, equals, folder in parts]
     root = str(above / Path(source.root).expanduser())
     try:
-        return kind(root, exclude_images_of=excluded or None, **options)
+        made = kind(root, exclude_images_of=excluded or None, **options)
     except TypeError as error:
         raise UserError(f"{given}: {error}") from error
+    made.root_option = "the root of its source, below --data.root,"
+    return made
 
 
 def _below(name: str, record: CaptionRecord) -> CaptionRecord:

@@ -31,6 +31,9 @@ class Splits(ABC, Generic[RecordT]):
     layout: str
     """What is looked for under `root`, for error messages."""
 
+    root_option: str = "--data.root"
+    """What says where `root` is, for error messages."""
+
     truths: ClassVar[str] = "answers"
     """What a test compares with, for messages and tables."""
 
@@ -67,7 +70,7 @@ class Splits(ABC, Generic[RecordT]):
     def nothing_found(self) -> UserError:
         """The error for a root that holds nothing of this data set."""
         if not self.root.is_dir():
-            held = "there is no such folder (--data.root says where it is)"
+            held = f"there is no such folder ({self.root_option} says where it is)"
         else:
             names = sorted(path.name for path in self.root.iterdir())
             held = f"it holds {', '.join(names[:8]) or 'nothing'}{', ...' if len(names) > 8 else ''}"

@@ -51,6 +51,7 @@ class VQACollate(ImageTextCollate):
             answer_input_ids=tokens["input_ids"],
             answer_attention_mask=tokens["attention_mask"],
             closed=torch.tensor([record.closed for record in records]),
+            closed_by_answer=tuple(record.closed_by_answer for record in records),
             has_twin=torch.tensor([record.has_twin for record in records]),
             question_types=tuple(record.question_type for record in records),
         )
@@ -346,7 +347,7 @@ def _companions(given: Sequence[str]) -> dict[str, VQADataModule]:
     """The data sets of questions that are named so, by title; of one title the second is called "... 2" and so on."""
     companions: dict[str, VQADataModule] = {}
     for one in given:
-        data = other_data(one)
+        data = other_data(one, "--data.also_train_on")
         if not isinstance(data, VQADataModule):
             raise UserError(f"also_train_on: '{one}' is no data set of questions")
         titled = sum(other.title == data.title for other in companions.values())

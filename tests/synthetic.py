@@ -78,6 +78,7 @@ def vqa_batch(size: int = 4, *, seed: int = 0, image_size: int = IMAGE_SIZE, len
         answer_input_ids=torch.tensor([answer_tokens(answer) for answer in answers]),
         answer_attention_mask=torch.ones(size, 4, dtype=torch.bool),
         closed=torch.tensor([answer in ("yes", "no") for answer in answers]),
+        closed_by_answer=(False,) * size,
         has_twin=torch.zeros(size, dtype=torch.bool),
         question_types=("",) * size,
     )

@@ -82,6 +82,8 @@ class VQABatch(ImageTextBatch):
         answer_input_ids: (B, M) int64 token ids of the answers, start and end token included, padded on the right.
         answer_attention_mask: (B, M) bool, True at real tokens.
         closed: (B,) bool, True for a closed question (yes / no and the like), False for an open one.
+        closed_by_answer: for each question, whether its answer alone tells if it is closed, so that without one nobody
+            knows, and `closed` says False.
         has_twin: (B,) bool, True where the field's training split holds a twin of it (see `datamodules.vqa_rad`).
         question_types: B names of the question's type as the data set gives it ("" where it gives none).
     """
@@ -92,6 +94,7 @@ class VQABatch(ImageTextBatch):
     answer_input_ids: Tensor
     answer_attention_mask: Tensor
     closed: Tensor
+    closed_by_answer: tuple[bool, ...]
     has_twin: Tensor
     question_types: tuple[str, ...]
 

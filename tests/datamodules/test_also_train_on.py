@@ -68,5 +68,5 @@ def test_training_rows_of_another_data_set_are_added_to_train_alone(own: Path, f
 def test_what_is_no_data_set_of_questions_is_refused(own: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no data set of questions"):
         VQARAD(str(own), also_train_on=[f"MedPixCaptions={tmp_path}"])
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match=r"no such folder \(--data\.also_train_on says"):
         VQARAD(str(own), also_train_on=[f"SLAKE={tmp_path / 'nowhere'}"]).records("train")

@@ -219,7 +219,7 @@ def test_without_the_library_one_line_says_what_to_install(
 
 def test_a_data_set_is_named_by_its_class_and_folder(both: tuple[Path, Path]) -> None:
     rad, medpix = both
-    assert isinstance(other_data(f"VQARAD={rad}"), VQARAD)
+    assert isinstance(other_data(f"VQARAD={rad}", "--against"), VQARAD)
     for given, wrong in (
         (str(rad), "is named as CLASS=FOLDER"),
         ("VQARAD=", "is named as CLASS=FOLDER"),
@@ -227,7 +227,7 @@ def test_a_data_set_is_named_by_its_class_and_folder(both: tuple[Path, Path]) ->
         (f"no.such.Module={rad}", "there is no module 'no.such'"),
     ):
         with pytest.raises(UserError, match=wrong):
-            other_data(given)
+            other_data(given, "--against")
     with pytest.raises(UserError, match="exclude_splits: there is no 'dev'; there are train, validation, test"):
         MedPixCaptions(str(medpix), exclude_splits=["dev"])  # type: ignore[list-item]
     with pytest.raises(UserError, match=r"VQA-RAD: looked in .*nowhere"):

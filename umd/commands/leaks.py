@@ -107,7 +107,7 @@ def compare(data: ImageTextDataModule[Any], against: Sequence[str]) -> list[Comp
     Raises:
         UserError: One is not written so, or cannot be read.
     """
-    others = [other_data(given) for given in against]
+    others = [other_data(given, "--against") for given in against]
     files, splits = images_of(data, _SPLITS)
     sides = [images_of(other, _SPLITS) for other in others]
     found = find_shared(files, [side[0] for side in sides], near_duplicates=can_hash())

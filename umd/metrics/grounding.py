@@ -32,8 +32,8 @@ def control_rows(asked: pd.DataFrame, controls: Mapping[str, pd.DataFrame]) -> l
     """One row a control for all questions that it was asked of, then one for the open and one for the closed of them.
 
     Args:
-        asked: a row a question as it is: `answer`, `image`, `closed`, and `correct` (None where the true answer is not
-            known), by the place of the question.
+        asked: a row a question as it is: `answer`, `image`, `closed` (None where nobody knows, which is neither), and
+            `correct` (None where the true answer is not known), by the place of the question.
         controls: the same under each control, by its name; questions that it does not apply to are left out, and
             `image` and `closed` are not read.
 
@@ -50,8 +50,8 @@ def control_rows(asked: pd.DataFrame, controls: Mapping[str, pd.DataFrame]) -> l
         both = both.assign(answer_then=changed["answer"], correct_then=changed["correct"])
         known = both["correct"].notna() & both["correct_then"].notna()
         both = both[known] if known.any() else both
-        closed = both["closed"].astype(bool)
-        for label, members in ((name, both), (f"{name}, open", both[~closed]), (f"{name}, closed", both[closed])):
+        parts = {f"{name}, open": both[both["closed"].eq(False)], f"{name}, closed": both[both["closed"].eq(True)]}
+        for label, members in {name: both, **parts}.items():
             if len(members):
                 rows.append({"control": label, **_row(members)})
     return rows

@@ -74,12 +74,21 @@ def question_rows(
             "published_answer": batch.published_answers,
             "also_accepted": [" | ".join(right[1:]) for right in batch.accepted],
             **judged,
-            "closed": batch.closed.tolist(),
+            "closed": _closed(batch),
             "has_twin": batch.has_twin.tolist(),
             "question_type": batch.question_types,
             **ranked_columns("answer", ranked),
         }
     )
+
+
+def _closed(batch: VQABatch) -> list[bool | None]:
+    """Whether each question is closed; None where only an answer would tell, and none is known."""
+    closed: list[bool] = batch.closed.tolist()
+    return [
+        None if by_answer and not right else one
+        for one, by_answer, right in zip(closed, batch.closed_by_answer, batch.accepted, strict=True)
+    ]
 
 
 def report_heading(data: object, lineage: Sequence[Training]) -> tuple[str, list[str]]:

@@ -82,7 +82,9 @@ def _answers(
     marks = grade(asked["accepted"].tolist(), found.answers, asked["closed"].tolist(), normalize)
     answered = _compared(marks).set_axis(asked["question_id"])[found.there]
     pairs = pairs[pairs["answered"].isin(answered.index)]
-    counts = [f"{found.counts[kind]:,} {kind}" for kind in ("contradictory", "empty", "unknown") if found.counts[kind]]
+    unknown = f"rows for none of the {len(asked):,} twins that are compared" if name == TWINS else "unknown"
+    kinds = {"contradictory": "contradictory", "empty": "empty", "unknown": unknown}
+    counts = [f"{found.counts[kind]:,} {told}" for kind, told in kinds.items() if found.counts[kind]]
     frame = answered.loc[pairs["answered"]].set_axis(pairs["of"].map(places))
     return frame, ", ".join([f"matched by {found.by}", *counts])
 

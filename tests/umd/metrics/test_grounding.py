@@ -39,3 +39,9 @@ def test_a_question_without_a_true_answer_counts_only_where_none_has_one() -> No
     assert control_rows(asked, {"blank": changed})[0]["questions"] == 1
     nobody = control_rows(answers(["yes", "no"], [None, None]), {"blank": answers(["yes", "yes"], [None, None])})[0]
     assert (nobody["questions"], nobody["accuracy"], nobody["changed"]) == (2, None, pytest.approx(50))
+
+
+def test_questions_of_which_nobody_knows_whether_they_are_closed_are_neither() -> None:
+    asked = answers(["yes", "no"], [None, None]).assign(closed=pd.Series([True, None], dtype=object))
+    whole, of_closed = control_rows(asked, {"blank": asked})
+    assert (whole["questions"], of_closed["control"], of_closed["questions"]) == (2, "blank, closed", 1)

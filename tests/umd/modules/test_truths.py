@@ -61,6 +61,7 @@ def test_any_accepted_answer_is_right_and_what_nobody_knows_does_not_count(
     given = [row["answer"] for row in trainer.predict(module, datamodule=Read([batch]))[0]]  # type: ignore[index]
     wrong = [next(answer for answer in module.answers if answer != one) for one in given]
     batch = judged_by(batch, [(wrong[0], given[0]), (wrong[1], "unheard of"), (), ("unheard of", "unseen")])
+    batch = replace(batch, closed=torch.tensor([True, False, False, False]), closed_by_answer=(True,) * 4)
     writer = PredictionWriter()
     tester = quiet_trainer(tmp_path, ResultsTable(), writer)
     tested = tester.test(module, datamodule=Read([batch]), verbose=False)[0]
@@ -71,10 +72,11 @@ def test_any_accepted_answer_is_right_and_what_nobody_knows_does_not_count(
     assert table["correct"].tolist() == ["true", "false", "", "false"]
     assert table["also_accepted"].tolist() == [given[0], "unheard of", "", "unseen"]
     assert table["ground_truth"].tolist() == [wrong[0], wrong[1], "", "unheard of"]
+    assert table["closed"].tolist() == ["true", "false", "", "false"]  # without an answer nobody knows
     # What reads predictions agrees with the table.
     read = read_predictions(tmp_path)
     assert read is not None and read["index"].tolist() == [0, 1, 3]
-    assert answers_of([read]).tolist() == [[True, False, False]]
+    assert answers_of([read]).tolist() == [[True, False, False]] and read["closed"].tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize("made", [classifier, generator])
@@ -116,6 +118,8 @@ def test_where_nothing_is_known_predictions_stand_in_the_place_of_a_table(
     assert results["rows"] == [] and "predictions.csv stands in the place of a table" in results["notes"][-1]
     assert "predictions.csv stands in the place of a table" in " ".join(capsys.readouterr().out.split())
     table = pd.read_csv(tmp_path / "predictions.csv", keep_default_na=False)
+    if isinstance(data, Read):  # which says of each question whether it is closed
+        assert table["closed"].tolist() == list(map(bool, data.batches[0].closed))
     assert len(table) == 4 and set(table["correct"]) == {""} and read_predictions(tmp_path) is None
     with pytest.raises(UserError, match="there is nothing to compare"):
         read_runs([tmp_path])

@@ -331,6 +331,7 @@ class Studies(LightningDataModule):
             answer_input_ids=written["input_ids"],
             answer_attention_mask=written["attention_mask"].bool(),
             closed=torch.tensor([answer in ("yes", "no") for answer in answers]),
+            closed_by_answer=(False,) * 32,
             has_twin=torch.arange(32) < 5,
             question_types=("",) * 32,
         )

@@ -71,6 +71,10 @@ def test_twins_are_found_by_their_own_ids_and_graded_by_their_own_answers(tmp_pa
     answers = {"id": ["70.0", "80"], "answer": ["It is, yes.", "lung"]}
     result = scored(tmp_path, asked(twins=twins), ["yes", "no", "lung", "liver"], twins=answers)
     assert counted(result, "twins") == pytest.approx([3, 2, 200 / 3, 200 / 3, 200 / 3, 100 / 3])
+    assert not any("none of the" in note for note in result.notes)
+    more = {name: [*column, column[0]] for name, column in answers.items()} | {"id": ["70.0", "80", "81"]}
+    notes = scored(tmp_path, asked(twins=twins), ["yes", "no", "lung", "liver"], twins=more).notes
+    assert any(note.endswith("('id'), 1 rows for none of the 2 twins that are compared") for note in notes)
     with pytest.raises(UserError, match="these questions have none"):
         scored(tmp_path, asked(), RIGHT, twins=answers)
 
