@@ -16,7 +16,7 @@ from umd.reproduce.code import Code
 from umd.reproduce.outcome import Outcome
 from umd.reproduce.plan import Plan, make_plan
 from umd.reproduce.run import PROGRAM, run, run_one
-from umd.reproduce.scales import CAPTIONS, PAPER_CAPTIONS, PHANTOM, TESTED, TITLES, Scale, Setting, Source
+from umd.reproduce.scales import CAPTIONS, PAPER_CAPTIONS, PHANTOM, TESTED, TITLES, WITH_SLAKE, Scale, Setting, Source
 from umd.reproduce.script import shell_script, snakefile
 from umd.reproduce.steps import Step, Workspace
 from umd.reproduce.tables import EXPERIMENTS, Experiment
@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> None:
         choices=list(CAPTIONS),
         metavar="NAME",
         help=f"captions to pre-train on, of {', '.join(CAPTIONS)} (default: those in DATA_ROOT; medpix at the small "
-        "scale alone)",
+        "scale alone, slake never); slake goes alone or with medpix",
     )
     parser.add_argument(
         "--left_out",
@@ -157,18 +157,20 @@ def _captions(scale: Scale, root: Path | None, wanted: Sequence[str] | None) -> 
     """The captions to pre-train on: those that are asked for, or are there and belong to the scale.
 
     Raises:
-        UserError: one that is asked for is not there.
+        UserError: one that is asked for is not there, or does not go with the others.
     """
+    if wanted and "slake" in wanted and frozenset(wanted) not in WITH_SLAKE:
+        raise UserError(f"--captions {' '.join(wanted)}: slake goes alone, or with medpix and nothing else")
     if root == PLACEHOLDER or root is None:
         return tuple(wanted or PAPER_CAPTIONS)
     if missing := [name for name in wanted or () if not (root / name).is_dir()]:
         raise UserError(f"--captions {missing[0]}: there is no folder {root / missing[0]}")
-    there = [name for name in wanted or CAPTIONS if (root / name).is_dir()]
-    if not wanted and "roco" in there:
-        there = [name for name in there if name != "rocov2"]  # which holds most of ROCO again
-    if not wanted and scale == "paper":
-        there = [name for name in there if name != "medpix"]
-    return tuple(there)
+    if wanted:
+        return tuple(wanted)
+    skipped = {"slake"} if scale == "small" else {"slake", "medpix"}
+    if (root / "roco").is_dir():
+        skipped.add("rocov2")  # which holds most of ROCO again
+    return tuple(name for name in CAPTIONS if name not in skipped and (root / name).is_dir())
 
 
 def _left_out_of_captions(scale: Scale, root: Path | None, wanted: Sequence[str] | None) -> tuple[str, ...]:

@@ -23,8 +23,14 @@ TITLES = {
     PHANTOM: "phantom",
 }
 
-CAPTIONS = {"roco": "ROCO", "medicat": "MedICaT", "rocov2": "ROCOv2", "medpix": "MedPix"}
-"""Data sets of captions, as folders of the data root."""
+CAPTIONS = {"roco": "ROCO", "medicat": "MedICaT", "rocov2": "ROCOv2", "medpix": "MedPix", "slake": "SLAKE"}
+"""Data sets of captions, as folders of the data root; SLAKE's are made from its questions, for who asks for them."""
+
+WITH_SLAKE = {
+    frozenset({"slake"}): "data/slake_captions.yaml",
+    frozenset({"medpix", "slake"}): "data/medpix_slake.yaml",
+}
+"""The configs of the captions that SLAKE's are among."""
 
 PAPER_CAPTIONS = ("roco", "medicat")
 """Those that the papers pre-train on."""
@@ -111,11 +117,14 @@ class Setting:
         """Configs and options of a pre-training stage on captions."""
         if self.scale == "embedded":
             return (f"{stage}.yaml",), ()
-        configs, options = self._scaled(stage, "data/roco_medicat.yaml", stage)
+        with_slake = None if stage == "contrastive_pretrain" else WITH_SLAKE.get(frozenset(self.captions))
+        configs, options = self._scaled(stage, with_slake or "data/roco_medicat.yaml", stage)
         if stage == "contrastive_pretrain":  # GGP's corpus is ROCO alone
             corpora = tuple(name for name in self.captions if name.startswith("roco")) or ("roco",)
             where = [word for name in corpora for word in (f"--data.{name}_root", self._folder(name))]
-        elif set(self.captions) <= set(PAPER_CAPTIONS):
+        elif self.captions == ("slake",):
+            where = ["--data.root", self._folder("slake")]
+        elif with_slake or set(self.captions) <= set(PAPER_CAPTIONS):
             where = ["--data.root", str(self.data_root)]
         else:
             where = [word for name in self.captions for word in (f"--data.{name}_root", self._folder(name))]

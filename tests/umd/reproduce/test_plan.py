@@ -265,6 +265,35 @@ def test_captions_never_hold_images_that_a_table_is_tested_on(tmp_path: Path) ->
     assert f"SLAKE={tmp_path}/slake" in line and "VQARAD" not in line and "roco_root" not in line
 
 
+@pytest.mark.parametrize(
+    ("captions", "config", "root"),
+    [(("medpix", "slake"), "medpix_slake", "."), (("slake",), "slake_captions", "slake")],
+)
+def test_captions_made_of_slake_are_pretrained_on_where_they_are_asked_for(
+    tmp_path: Path, captions: tuple[str, ...], config: str, root: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("vqa_rad", "slake", "medpix", "roco"):
+        (tmp_path / name).mkdir()
+    given = ("--scale", "small", "--rows", "umd", "--protocol", "clean", "--captions", *captions)
+    (line,) = [line for line in scripted("table1", tmp_path, *given) if "configs/pretrain.yaml" in line]
+    assert f"configs/data/{config}.yaml" in line and f"--data.root {tmp_path / root} " in line
+    tested = {"VQARAD": "vqa_rad", "SLAKE": "slake", "ROCORetrieval": "roco"}
+    others = [f"{data}={tmp_path / name}" for data, name in tested.items()]
+    words = shlex.split(line)
+    assert json.loads(words[words.index("--data.exclude_images_of") + 1]) == others
+    setting = Setting("small", tmp_path, captions=captions, left_out=("vqa_rad",))
+    (step,) = [step for step in plan("table1", setting, rows=["m3ae"], seeds=[0]).steps if step.stage == "pretrain"]
+    files = {path.name for path in workspace(tmp_path).files(step)}
+    assert {"slake_captions.py", "slake_facts.py", "vqa_rad.py", *(f"{name}.py" for name in captions)} <= files
+    assert settings(step)["data"]["class_path"].endswith("MixedCaptions" if len(captions) > 1 else "SLAKECaptions")
+    # Nobody who does not ask gets them, and with others they do not go.
+    (line,) = [line for line in scripted("table1", tmp_path, *given[: -1 - len(captions)]) if "pretrain.yaml" in line]
+    assert "roco_medicat.yaml" in line and "slake_captions" not in line and "--data.slake_root" not in line
+    with pytest.raises(SystemExit):
+        scripted("table1", tmp_path, "--scale", "small", "--captions", "roco", "slake")
+    assert "--captions roco slake: slake goes alone, or with medpix and nothing else" in capsys.readouterr().err
+
+
 def scripted(name: str, root: Path, *more: str) -> list[str]:
     """The lines of the shell script for a table."""
     with contextlib.redirect_stdout(io.StringIO()) as told:
