@@ -36,7 +36,9 @@ def in_order(state: dict[str, Tensor], wanted: dict[str, Tensor], source: str) -
     return dict(zip(wanted, state.values(), strict=True))
 
 
-def _build(variant: str, checksum: str, image_size: int, weights: str | None, drop_path: float) -> TimmVision:
+def _build(
+    variant: str, checksum: str, image_size: int, weights: str | None, drop_path: float, grid: int | None
+) -> TimmVision:
     """The network of a variant ("lite0"); `checksum` ends the name of the file in its package."""
     name = f"tf_efficientnet_{variant}"
     model = create(name, classes=1000, drop_path=drop_path)
@@ -51,23 +53,28 @@ def _build(variant: str, checksum: str, image_size: int, weights: str | None, dr
             state = in_order(state, model.state_dict(), source)
         fill(model, state, source)
     model.reset_classifier(0)
-    return TimmVision(name, model, image_size)
+    return TimmVision(name, model, image_size, grid)
 
 
 @VISION.register("efficientnet_lite0")
-def efficientnet_lite0(image_size: int, weights: str | None = None, drop_path: float = 0.0) -> TimmVision:
+def efficientnet_lite0(
+    image_size: int, weights: str | None = None, drop_path: float = 0.0, grid: int | None = None
+) -> TimmVision:
     """EfficientNet-Lite0 (Tan and Le, 2019; the Lite variant's ReLU6, no squeeze-and-excitation).
 
     Its weights expect pixels scaled to -1..1 (mean and deviation 0.5) and were validated on the central 224 of
-    images resized to 256. `weights` is "default" (the package), its file, or a file with timm's names.
+    images resized to 256. `weights` is "default" (the package), its file, or a file with timm's names. `grid`: see
+    `TimmVision`.
     """
-    return _build("lite0", "57934424", image_size, weights, drop_path)
+    return _build("lite0", "57934424", image_size, weights, drop_path, grid)
 
 
 @VISION.register("efficientnet_lite2")
-def efficientnet_lite2(image_size: int, weights: str | None = None, drop_path: float = 0.0) -> TimmVision:
+def efficientnet_lite2(
+    image_size: int, weights: str | None = None, drop_path: float = 0.0, grid: int | None = None
+) -> TimmVision:
     """EfficientNet-Lite2: a third more parameters than Lite0 and half as much work again; its own image size is 260.
 
-    `weights` and what they expect: as for Lite0.
+    `weights` and what they expect, and `grid`: as for Lite0.
     """
-    return _build("lite2", "9656183e", image_size, weights, drop_path)
+    return _build("lite2", "9656183e", image_size, weights, drop_path, grid)

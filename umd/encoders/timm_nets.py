@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from umd.encoders.pixel_masked import PixelMaskedVision
 from umd.encoders.pretrained import fill, read_state_dict
@@ -27,22 +28,38 @@ class TimmVision(PixelMaskedVision):
         name: its name in `timm`, for messages.
         model: the network.
         image_size: pixels along the side of the input.
+        grid: average its feature map into so many patches along a side, fewer than its own (overlapping where its own
+            number is no multiple); None: its own. What comes behind costs less.
 
     Raises:
-        UserError: the model takes no images of this size, or has no square feature map.
+        UserError: the model takes no images of this size, or has no square feature map; or the image does not divide
+            into `grid` patches of whole pixels, or the model has fewer of its own.
     """
 
-    def __init__(self, name: str, model: Any, image_size: int) -> None:  # noqa: ANN401 - any network of timm
+    def __init__(
+        self,
+        name: str,
+        model: Any,  # noqa: ANN401 - any network of timm
+        image_size: int,
+        grid: int | None = None,
+    ) -> None:
         settings = model.pretrained_cfg
+        stride = model.feature_info[-1]["reduction"]
+        self.own_grid = image_size // stride
+        side = self.own_grid * stride
+        if grid is not None and (not 2 <= grid <= self.own_grid or side % grid):
+            raise UserError(
+                f"'{name}' has {self.own_grid} x {self.own_grid} patches of an image of {image_size} pixels: "
+                f"grid {grid} must be 2 to {self.own_grid} and divide {side}"
+            )
         super().__init__(
             image_size,
             width=model.num_features,
-            stride=model.feature_info[-1]["reduction"],
+            stride=stride if grid is None else side // grid,
             mean=settings["mean"],
             std=settings["std"],
         )
         self.model = model
-        side = self.grid * self.patch_size
         if hasattr(model, "set_input_size"):
             model.set_input_size(img_size=(side, side))
         model.eval()
@@ -82,10 +99,10 @@ class TimmVision(PixelMaskedVision):
         features: Tensor = self.model.forward_features(pixels)
         if features.ndim == 3:
             features = features[:, getattr(self.model, "num_prefix_tokens", 0) :]
-            return features.transpose(1, 2).reshape(features.shape[0], -1, self.grid, self.grid)
-        if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
-            return features.permute(0, 3, 1, 2)
-        return features
+            features = features.transpose(1, 2).reshape(features.shape[0], -1, self.own_grid, self.own_grid)
+        elif getattr(self.model, "output_fmt", "NCHW") == "NHWC":
+            features = features.permute(0, 3, 1, 2)
+        return features if self.grid == self.own_grid else adaptive_avg_pool2d(features, self.grid)
 
 
 def _reached_from(output: Tensor) -> set[int]:
@@ -143,12 +160,17 @@ def create(name: str, *, classes: int = 0, published: bool = False, drop_path: f
 
 
 @VISION.register("timm/")
-def timm_model(name: str, image_size: int, weights: str | None = None, drop_path: float = 0.0) -> TimmVision:
-    """A model of timm; weights "default" are timm's own, a path is a file of them (.safetensors, .pth or .bin)."""
+def timm_model(
+    name: str, image_size: int, weights: str | None = None, drop_path: float = 0.0, grid: int | None = None
+) -> TimmVision:
+    """A model of timm; weights "default" are timm's own, a path is a file of them (.safetensors, .pth or .bin).
+
+    `grid`: see `TimmVision`.
+    """
     model = create(name, published=weights == "default", drop_path=drop_path)
     if weights not in (None, "default"):
         classifiers = model.pretrained_cfg.get("classifier") or ()
         named = [classifiers] if isinstance(classifiers, str) else classifiers
         heads = tuple({classifier.split(".")[0] + "." for classifier in named})
         fill(model, read_state_dict(str(weights)), str(weights), unused=heads)
-    return TimmVision(name, model, image_size)
+    return TimmVision(name, model, image_size, grid)

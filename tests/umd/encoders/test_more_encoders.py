@@ -152,6 +152,28 @@ def test_an_image_that_is_one_place_of_the_feature_map_is_refused(name: str) -> 
 # timm
 
 
+@torch.no_grad()
+def test_a_coarser_grid_is_the_mean_over_each_of_its_squares() -> None:
+    pytest.importorskip("timm")
+    torch.manual_seed(0)
+    own = build_vision("efficientnet_lite0", image_size=128).eval()
+    coarse = build_vision("efficientnet_lite0", image_size=128, options={"grid": 2}).eval()
+    coarse.load_state_dict(own.state_dict())
+    pixels = torch.randn(2, 3, 128, 128)
+    squares = own(pixels)[:, 1:].reshape(2, 2, 2, 2, 2, -1).mean((2, 4)).flatten(1, 2)
+    tokens = coarse(pixels)
+    assert (coarse.grid, coarse.patch_size, coarse.patches) == (2, 64, 4)
+    torch.testing.assert_close(tokens[:, 1:], squares)
+    torch.testing.assert_close(tokens[:, 0], squares.mean(1))
+
+
+@pytest.mark.parametrize("grid", [1, 3, 8])
+def test_a_grid_that_the_image_does_not_divide_into_is_refused(grid: int) -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(ValueError, match=f"4 x 4 patches of an image of 128 pixels: grid {grid} must be 2 to 4"):
+        build_vision("efficientnet_lite0", image_size=128, options={"grid": grid})
+
+
 def test_what_no_patch_token_depends_on_is_frozen() -> None:
     pytest.importorskip("timm")
     encoder = build_vision("timm/convnext_atto", image_size=64)
