@@ -103,6 +103,7 @@ class Graph:
         perturbation: bool = False,
         ablation: str | None = None,
         rival: str | None = None,
+        changed: tuple[str, ...] = (),
         more: tuple[str, ...] = (),
     ) -> Step:
         """Fine-tuning and test, from a pre-training, a calibration, or the encoders' own weights.
@@ -113,7 +114,8 @@ class Graph:
             coordination: with GM-Coord.
             perturbation: with GGP's perturbation.
             ablation: a config of configs/ablation/ on top, without its folder and ending.
-            rival: what the label calls a method that `more` adds.
+            rival: what the label calls a method that `more` adds or `changed` sets.
+            changed: arguments of the configs' own callbacks, as `--callback` takes them.
             more: further options.
         """
         stage = STAGE_OF[benchmark.task]
@@ -128,6 +130,7 @@ class Graph:
                 changes.insert(0, _NO_PERTURBATION)
             elif self.setting.perturbed:
                 changes.append(f"WeightPerturbation.modules=[{self.setting.perturbed}]")
+            changes += changed
             options = _off(options, *changes) if changes else options
         methods = ("coordinated" if coordination else None, "perturbed" if perturbation else None, rival)
         label = _label(benchmark.label, ablation, "from", _started(start), *methods)

@@ -260,7 +260,7 @@ def _notes(plan: Plan, facts: dict[tuple[str, str | None], Path], workspace: Wor
     if setting.scale == "small":
         notes.append(
             "At this scale the vision encoder is frozen, fine-tuning sees a few views of each image, drawn "
-            "once, and matrices are bfloat16."
+            "once, matrices are bfloat16, and no validation split is carved: all training rows, the last weights."
         )
     for protocol in dict.fromkeys(cell.benchmark.protocol for cell in cells):
         if protocol:

@@ -92,7 +92,7 @@ class Setting:
             return "embedded scale: tiny encoders on phantom data; NOT comparable with any paper"
         if self.scale == "small":
             return (
-                "small scale: frozen EfficientNet-Lite0, MiniLM-L6, three fusion layers, 224 pixels; "
+                "small scale: frozen EfficientNet-Lite0, 224 pixels in 4 x 4 patches, MiniLM-L6, three fusion layers; "
                 "real data, not the papers' model"
             )
         return "paper scale: the papers' encoders and hyper-parameters"

@@ -176,6 +176,44 @@ def _rival(
     return Row(name, title, build)
 
 
+def _ablation(
+    name: str,
+    title: str,
+    *changed: str,
+    start: Literal["scratch", "pretrain", "calibrate"] = "calibrate",
+    coordination: bool = False,
+    perturbation: bool = False,
+    more: tuple[str, ...] = (),
+) -> Row:
+    """UMD's stages one after the other, and one setting of a callback in fine-tuning.
+
+    Args:
+        name: as on the command line.
+        title: as in the table.
+        changed: arguments of the configs' own callbacks, as `--callback` takes them.
+        start: the last stage before fine-tuning.
+        coordination: with GM-Coord.
+        perturbation: with GGP's perturbation.
+        more: options of the model.
+    """
+
+    def build(graph: Graph, benchmark: Benchmark) -> Step:
+        source = None if start == "scratch" else graph.pretrain("umd", benchmark)
+        if start == "calibrate":
+            source = graph.calibrate(benchmark, source)
+        return graph.finetune(
+            benchmark,
+            source,
+            coordination=coordination,
+            perturbation=perturbation,
+            rival=name if changed or more else None,
+            changed=changed,
+            more=more,
+        )
+
+    return Row(name, title, build)
+
+
 _BASELINES = tuple(Row(name, name.upper(), _preset(name), name.upper()) for name in PRESETS)
 _CONTROLS = (
     Row("text_only", "UMD, trained without images", _text_only, kind="control"),
@@ -213,6 +251,24 @@ _RIVALS = (
     _rival("weight_noise", "weight noise", "WeightNoise"),
     _rival("sam", "SAM", "SharpnessAware"),
     _rival("asam", "ASAM", "SharpnessAware", "rho", "0.5", "adaptive", "true"),
+)
+_ABLATIONS = (
+    _ablation("alone", "fine-tuning alone", start="scratch"),
+    _ablation("pretrained", "+ MR-Pretrain", start="pretrain"),
+    _ablation("calibrated", "+ MR-Pretrain + TD-Calib"),
+    _ablation("coordinated", "+ MR-Pretrain + TD-Calib + GM-Coord (UMD)", coordination=True),
+    _ablation(
+        "last_layer",
+        "UMD, contribution by the last layer",
+        coordination=True,
+        more=("--model.contribution", "last_layer"),
+    ),
+    _ablation("noise_none", "UMD, GM-Coord without noise", "ModalityCoordination.noise=none", coordination=True),
+    _ablation("noise_both", "UMD, noise on both modalities", "ModalityCoordination.noise=both", coordination=True),
+    _ablation("perturbed", "+ MR-Pretrain + TD-Calib + perturbation, adaptive, epsilon 0.001", perturbation=True),
+    _ablation("epsilon0.01", "the same, epsilon 0.01", "WeightPerturbation.epsilon=0.01", perturbation=True),
+    _ablation("epsilon0.05", "the same, epsilon 0.05", "WeightPerturbation.epsilon=0.05", perturbation=True),
+    _ablation("fixed", "the same, fixed weight 0.05", "WeightPerturbation.adaptive=false", perturbation=True),
 )
 _TINY_BERT = ("--model.encoder.text", "tiny_bert", "--model.encoder.text_weights", "null")
 _SINGLE = (
@@ -346,6 +402,20 @@ EXPERIMENTS: dict[str, Experiment] = {
                 "All rows fine-tune from the same pre-training and calibration, UMD's. No method was tuned: each has "
                 "its callback's own settings, ASAM a radius of 0.5.",
                 "SAM and ASAM take two passes a step; all rows take the same number of steps.",
+            ),
+        ),
+        Experiment(
+            "ablations",
+            "UMD's stages one by one, and the settings of both papers' callbacks in fine-tuning",
+            "vqa",
+            None,
+            _ABLATIONS,
+            None,
+            ("vqa_rad", "slake"),
+            baseline="alone",
+            protocols=("clean",),
+            notes=(
+                "The papers' own ablations are table4 and perturbation-table2; here each row is fine-tuned as UMD is.",
             ),
         ),
         Experiment(
