@@ -260,7 +260,7 @@ def _notes(plan: Plan, facts: dict[tuple[str, str | None], Path], workspace: Wor
     if setting.scale == "small":
         notes.append(
             "At this scale the vision encoder is frozen, fine-tuning sees a few views of each image, drawn "
-            "once, matrices are bfloat16, and no validation split is carved: all training rows, the last weights."
+            "once, and matrices are bfloat16; of VQA-RAD, all training rows are trained on, and the last weights taken."
         )
     for protocol in dict.fromkeys(cell.benchmark.protocol for cell in cells):
         if protocol:

@@ -105,7 +105,11 @@ class Setting:
             return (base,), (() if inherent == task else ("--data", _PHANTOMS[task]))
         recipe = stage if stage == "pretrain" else f"{stage}/{dataset}"
         configs, options = self._scaled(stage, f"data/{dataset}.yaml", recipe)
-        return configs, (*options, "--data.root", self._folder(dataset), *self._batches(stage, dataset, task))
+        options += ("--data.root", self._folder(dataset), *self._batches(stage, dataset, task))
+        if self.scale == "small" and (stage, dataset) == ("vqa", "vqa_rad"):
+            # Its test asks about images of train, and a validation by image stops too early for that.
+            options += ("--data.validation_fraction", "0")
+        return configs, options
 
     def data_inputs(self, stage: str, dataset: str, task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Configs and options that say which data a stage reads, and nothing of a model."""
