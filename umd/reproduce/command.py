@@ -13,13 +13,14 @@ from umd.commands.configs import shipped_folder
 from umd.files import UserError, write_whole, writing
 from umd.reproduce.board import Board
 from umd.reproduce.code import Code
+from umd.reproduce.experiment import Experiment
 from umd.reproduce.outcome import Outcome
 from umd.reproduce.plan import Plan, make_plan
 from umd.reproduce.run import PROGRAM, run, run_one
 from umd.reproduce.scales import CAPTIONS, PAPER_CAPTIONS, PHANTOM, TESTED, TITLES, WITH_SLAKE, Scale, Setting, Source
 from umd.reproduce.script import shell_script, snakefile
 from umd.reproduce.steps import Step, Workspace
-from umd.reproduce.tables import EXPERIMENTS, Experiment
+from umd.reproduce.tables import EXPERIMENTS
 
 PAPER_DEVICES = 3
 PLACEHOLDER = Path("DATA_ROOT")

@@ -47,6 +47,11 @@ class Benchmark:
     seed: int
 
     @property
+    def key(self) -> tuple[str, str | None]:
+        """The data set and protocol, whatever the seed."""
+        return self.dataset, self.protocol
+
+    @property
     def title(self) -> str:
         """The data set and protocol, for a reader."""
         return TITLES[self.dataset] + (f", protocol {self.protocol}" if self.protocol else "")

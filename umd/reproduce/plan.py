@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from umd.files import UserError
+from umd.reproduce.experiment import Experiment, Row
 from umd.reproduce.graph import Benchmark, Graph, Protocol
 from umd.reproduce.scales import PHANTOM, Setting
 from umd.reproduce.steps import Step, in_order
-from umd.reproduce.tables import Experiment, Row
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,12 @@ class Plan:
         """All steps, each once, behind all that it needs; what the data holds comes first."""
         wanted = [cell.step for cell in self.cells] + [step for _, step in self.costs]
         return list(in_order([step for _, step in self.data] + wanted))
+
+    def rows_on(self, benchmark: Benchmark) -> Iterator[list[Cell]]:
+        """Of each row its cells on this data set and protocol, one a seed."""
+        here = [cell for cell in self.cells if cell.benchmark.key == benchmark.key]
+        for name in dict.fromkeys(cell.row.name for cell in here):
+            yield [cell for cell in here if cell.row.name == name]
 
 
 def make_plan(

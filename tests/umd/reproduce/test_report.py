@@ -11,8 +11,10 @@ import pytest
 
 from tests.umd.reproduce.results import QUESTIONS, finish, groups
 from tests.umd.reproduce.test_plan import plan, workspace
+from umd.reproduce.markdown import markdown
+from umd.reproduce.paper import paper_figures
 from umd.reproduce.plan import Plan
-from umd.reproduce.report import collect, markdown, paper_figures, up_to_date
+from umd.reproduce.report import collect, up_to_date
 from umd.reproduce.scales import Setting
 from umd.reproduce.steps import Workspace
 
