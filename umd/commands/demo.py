@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from shutil import which
 
 from umd.files import UserError, writing
 
@@ -170,4 +171,5 @@ def _show(folder: Path) -> None:
     compare.main([str(folder / "vqa" / name) for name in ("joint", "text_only", "image_only")])
     answer.main(question(folder))
     model, phantom = folder / "vqa/joint", folder / "phantom"
-    sys.stdout.write(f"to ask it in a browser: umd serve --ckpt_path {model} --data vqa.yaml --root {phantom}\n")
+    umd = "umd" if which("umd") else sys.argv[0]  # after `make demo` the environment need not be activated
+    sys.stdout.write(f"to ask it in a browser: {umd} serve --ckpt_path {model} --data vqa.yaml --root {phantom}\n")
