@@ -188,6 +188,7 @@ class MultimodalEncoder(PairEncoder):
         attention_mask: Tensor,
         mask: PatchMask | None = None,
         image_index: Tensor | None = None,
+        pick_image: Pick | None = None,
     ) -> Features:
         """Encode and fuse.
 
@@ -197,11 +198,14 @@ class MultimodalEncoder(PairEncoder):
             attention_mask: (B, L) bool.
             mask: patches to hide; None shows all. It goes without `image_index`.
             image_index: (B,) int64, which of the U images each pair has; None: each its own.
+            pick_image: the tokens of Z_I that are computed; None: all.
         """
         image = self.encode_images(pixels, image_index) if mask is None else self.image_tokens(pixels, mask)
-        text = self.text_tokens(input_ids, attention_mask)
-        fused_text, fused_image = self.fusion(text, attention_mask, image)
-        return Features(fused_text, fused_image, attention_mask)
+        return self.fuse(self.text_tokens(input_ids, attention_mask), attention_mask, image, pick_image)
+
+    def fuse(self, text: Tensor, text_mask: Tensor, image: Tensor, pick_image: Pick | None = None) -> Features:
+        """Z_T and Z_I of B pairs, from (B, L, W_T) and (B, 1 + P, W_I) of the uni-modal encoders."""
+        return Features(*self.fusion(text, text_mask, image, None, pick_image), text_mask)
 
     def pooled(
         self, pixels: Tensor, input_ids: Tensor, attention_mask: Tensor, image_index: Tensor | None = None

@@ -55,12 +55,11 @@ class ImageFeatures(Objective):
     def __call__(self, views: Views) -> Tensor:
         """L_FeaMIM."""
         projection = views.head("image_feature_projection", nn.Linear)
-        target, mask = views.teacher_features.image, views.patch_mask
-        if self.hidden_width is not None:
-            rebuilt = views.head("trunk_projection", nn.Linear)(views.masked_image_trunk[:, 1:])
-            return feature_loss(projection, rebuilt, target[:, 1:], mask.masked)
-        dropped = views.masked_image.shape[1] != target.shape[1]
-        return feature_loss(projection, views.masked_image, mask.drop(target) if dropped else target, None)
+        target = views.teacher_features.image
+        if self.hidden_width is None:
+            return feature_loss(projection, views.masked_image, target, None)
+        rebuilt = views.head("trunk_projection", nn.Linear)(views.masked_image_trunk[:, 1:])
+        return feature_loss(projection, rebuilt, target[:, 1:], views.patch_mask.masked)
 
 
 class TextFeatures(Objective):

@@ -97,6 +97,8 @@ class Views:
         masking: how much is hidden.
         generator: a new source of randomness by number: 0 for patches, 1 for tokens, 2 for swaps.
         gathers: whether there are other ranks whose pairs count too.
+        hidden_features: whether the teacher's image features are read at hidden patches, too.
+        one_vision: whether teacher and student encode whole images alike, their frozen weights being the same.
         chunk: pairs that go through one encoder alone at a time; None: all. With a number they are encoded a second
             time in the backward, in the place of keeping every activation; the gradient is the same.
     """
@@ -108,6 +110,8 @@ class Views:
     masking: Masking
     generator: Callable[[int], Generator]
     gathers: bool
+    hidden_features: bool
+    one_vision: bool
     chunk: int | None = None
 
     def head(self, name: str, kind: type[HeadT]) -> HeadT:
@@ -182,12 +186,19 @@ class Views:
     @cached_property
     @torch.no_grad()
     def teacher_features(self) -> Features:
-        """The teacher's Z_T and Z_I of the whole pair, without gradient."""
+        """The teacher's Z_T and Z_I of the whole pair, without gradient; Z_I at the places of `masked_image`.
+
+        With `hidden_features` Z_I is there at all patches.
+        """
         if self.teacher is None:
             raise TypeError("an objective reads the teacher but does not say so")
-        batch = self.batch
+        batch, everywhere = self.batch, self.hidden_features or self.encoder.vision.masking == "pixel"
+        pick = None if everywhere else self.patch_mask.drop
+        if self.one_vision:
+            text = self.teacher.text_tokens(batch.input_ids, batch.attention_mask)
+            return self.teacher.fuse(text, batch.attention_mask, batch.per_pair(self._frozen_image_tokens), pick)
         features: Features = self.teacher(
-            self.images, batch.input_ids, batch.attention_mask, image_index=batch.image_index
+            self.images, batch.input_ids, batch.attention_mask, image_index=batch.image_index, pick_image=pick
         )
         return features
 
@@ -196,11 +207,21 @@ class Views:
         """z_T and z_I of whole pairs of which half have another one's image, (B, D) each."""
         source, _ = self.swaps
         batch = self.batch
+        if self.one_vision:
+            text = self.encoder.text_tokens(batch.input_ids, batch.attention_mask)
+            return self.encoder.fuse_pooled(
+                text, batch.attention_mask, batch.per_pair(self._frozen_image_tokens)[source]
+            )
         # Some images are swapped in more than once, some not at all: each that is there is encoded once.
         shown, place = torch.unique(
             source if batch.image_index is None else batch.image_index[source], return_inverse=True
         )
         return self.encoder.pooled(self.images[shown], batch.input_ids, batch.attention_mask, place)
+
+    @cached_property
+    def _frozen_image_tokens(self) -> Tensor:
+        """(U, 1 + P, W) of whole images, each encoded once for teacher and student."""
+        return self.encoder.image_tokens(self.images)
 
     # One modality alone, without the fusion
 

@@ -77,10 +77,33 @@ class ReconstructionModule(UMDStage):
         if self.has_teacher:
             self.teacher = copy.deepcopy(self.encoder).requires_grad_(False).eval()
         self._freeze_unread()
+        self._one_vision = False
 
     def choose(self, config: ReconstructionConfig) -> dict[str, float]:
         """The objectives that the stage trains, and the weight of each."""
         return config.loss_weights
+
+    def on_fit_start(self) -> None:
+        """As for every stage; see whether teacher and student encode images alike."""
+        super().on_fit_start()
+        self.compare_visions()
+
+    def on_validation_start(self) -> None:
+        """As for every stage; see whether teacher and student encode images alike."""
+        super().on_validation_start()
+        self.compare_visions()
+
+    def compare_visions(self) -> None:
+        """Let teacher and student share what they encode, where the vision encoder is frozen and the same for both.
+
+        It is not where an earlier stage has trained it: the teacher then goes on following the student.
+        """
+        if not (self.has_teacher and self.encoder.config.freeze_vision):
+            return
+        student, teacher = (encoder.vision.state_dict() for encoder in (self.encoder, self.teacher))
+        self._one_vision = all(torch.equal(value, teacher[name]) for name, value in student.items())
+        # What the teacher has encoded goes with its weights of then.
+        self.teacher.remember(0)
 
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
         """The weighted total of one batch, each term logged."""
@@ -139,6 +162,8 @@ class ReconstructionModule(UMDStage):
             ),
             generator=lambda number: self.generator(config.mask_seed, number, *key),
             gathers=self._trainer is not None and self.trainer.world_size > 1 and self.trainer.training,
+            hidden_features=config.feature_target == "masked",
+            one_vision=self._one_vision,
             chunk=config.contrastive_chunk,
         )
 

@@ -17,6 +17,7 @@ from umd.encoders.ggp import GGPConfig, GGPEncoder
 from umd.encoders.multimodal import EncoderPart
 from umd.files import UserError
 from umd.modules import MRPretrain, TDCalib, VQAClassifier
+from umd.modules.objectives import FeatureTarget
 from umd.modules.reconstruction import ReconstructionModule
 
 INDEX = torch.tensor([0, 1, 0, 0, 1])
@@ -141,6 +142,51 @@ def test_matching_swaps_images_whatever_it_encodes_once(config: EncoderConfig) -
         views.swapped_pair.joint,
         plainly(module.encoder, replace(batch, image=batch.image[source])).joint,
     )
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+@pytest.mark.parametrize("feature_target", ["visible", "masked"])
+@pytest.mark.parametrize("kind", [MRPretrain, TDCalib])
+def test_a_teacher_that_computes_what_is_compared_teaches_the_same(
+    kind: type[ReconstructionModule], feature_target: FeatureTarget, freeze: bool
+) -> None:
+    """Against all of the teacher's tokens, and images that it encodes beside the student."""
+    config = replace(RECONSTRUCTION, feature_target=feature_target)
+    module = kind(replace(ENCODER, fusion_layers=2, freeze_vision=freeze), OPTIMIZER, config, None)
+    shaken(module.encoder.fusion)
+    shaken(module.teacher.fusion)
+    shared, plain = shared_and_plain()
+    views = module.views(plain, 0)
+    with torch.no_grad():
+        wanted = module.teacher(views.pixels, plain.input_ids, plain.attention_mask)
+    if feature_target == "visible":
+        wanted = replace(wanted, image=views.patch_mask.drop(wanted.image))
+    views.__dict__["teacher_features"] = wanted
+    taught = [objective(views) for objective in module.objectives.values()]
+    module.compare_visions()
+    module.encoder.remember(2)  # anew
+    encoded: list[int] = []
+    for encoder in (module.encoder, module.teacher):
+        encoder.vision.register_forward_hook(lambda _, given, __: encoded.append(len(given[0])))
+    found = module.terms(shared, 0)
+    # The masked images, and then the two whole ones: for the teacher and for matching, or, frozen, once for both.
+    assert encoded == ([5, 1, 1] if freeze else [5, 2, 2][: 2 + (kind is MRPretrain)])
+    agree(module, torch.stack([*found.values()]), torch.stack(taught))
+
+
+def test_a_teacher_whose_frozen_vision_is_another_encodes_for_itself() -> None:
+    """As after an earlier stage that trained it; the teacher goes on moving, so its features are not remembered."""
+    module = TDCalib(replace(ENCODER, freeze_vision=True), OPTIMIZER, RECONSTRUCTION, None)
+    shaken(module.teacher.vision)
+    module.compare_visions()
+    for _ in range(2):
+        views = module.views(vqa_batch(3), 0)
+        with torch.no_grad():
+            tokens = module.teacher.vision(views.pixels)
+            text = module.teacher.text(views.batch.input_ids, views.batch.attention_mask)
+            wanted = module.teacher.fuse(text, views.batch.attention_mask, tokens, views.patch_mask.drop)
+        torch.testing.assert_close(views.teacher_features.image, wanted.image, rtol=1e-5, atol=1e-5)
+        module.after_optimizer_step(updated=True)
 
 
 @pytest.mark.parametrize("parts", [["vision"], ["text", "fusion"], ["vision", "text", "fusion"]])
