@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter, functional
 from torch.utils.checkpoint import checkpoint
 
+from umd.encoders.dropout import Dropout
 from umd.files import UserError
 
 Pick = Callable[[Tensor], Tensor]
@@ -73,13 +74,15 @@ class Attention(nn.Module):
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width, eps=layer_norm_eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, tokens: Tensor, context: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
         """Attend from (B, N, D) tokens to (B, M, D) context under a (B, M) bool mask (True = may be read).
 
         `causal` lets token n read the context up to n; it goes without a mask.
         """
+        if self.training and tokens.shape[1] == 1 and not causal:
+            return self.read_with_one(tokens, context, mask)
         readable = None if mask is None else mask[:, None, None, :]
         return self.read(tokens, self.queries(tokens), self.keys_values(context), readable, causal)
 
@@ -98,34 +101,53 @@ class Attention(nn.Module):
 
         `readable` is bool and broadcasts to (B, H, N, M): token n may read context m.
         """
-        attended = functional.scaled_dot_product_attention(
-            query,
-            context.key,
-            context.value,
-            attn_mask=readable,
-            dropout_p=self.dropout.p if self.training else 0.0,
-            is_causal=causal,
-        )
+        attended = self._attend(query, context.key, context.value, readable, causal)
         return self._merge(attended.transpose(1, 2).flatten(2), tokens)
 
     def read_with_one(self, token: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
-        """As `forward` for a single token, (B, 1, D), without dropout, at a fraction of its cost.
+        """As `forward` for a single token, (B, 1, D), at a fraction of its cost.
 
         Keys and values of the context are never made. Instead of each of its tokens c, the one query q goes through
         the keys' weights W, as q (W c) = (q W) c, and the one mean through the values'. The keys' bias changes all
-        scores alike, and so nothing.
+        scores alike, and so nothing: its gradient is zero.
         """
         key, value = (torch.unflatten(layer.weight, 0, (self.heads, -1)) for layer in (self.key, self.value))
         query = torch.einsum("bhd,hdw->bhw", torch.unflatten(self.query(token)[:, 0], -1, (self.heads, -1)), key)
-        seen = functional.scaled_dot_product_attention(
-            query[:, None],  # the heads in the place of tokens
-            context[:, None],
-            context[:, None],
-            attn_mask=None if mask is None else mask[:, None, None, :],
-            scale=key.shape[1] ** -0.5,
-        )[:, 0]
-        attended = torch.einsum("bhw,hdw->bhd", seen, value).flatten(1) + self.value.bias
+        readable, context = None if mask is None else mask[:, None, None, :], context[:, None]
+        # The heads in the place of tokens.
+        seen = self._attend(query[:, None], context, context, readable, scale=key.shape[1] ** -0.5)[:, 0]
+        attended = torch.einsum("bhw,hdw->bhd", seen, value).flatten(1) + self.value.bias + 0 * self.key.bias
         return self._merge(attended[:, None], token)
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        readable: Tensor | None,
+        causal: bool = False,
+        scale: float | None = None,
+    ) -> Tensor:
+        """Scaled dot-product attention, (..., N, D); in training with dropout."""
+        drops = self.training and self.dropout.p > 0
+        if not drops or query.device.type != "cpu" or torch.compiler.is_compiling():
+            return functional.scaled_dot_product_attention(
+                query,
+                key,
+                value,
+                attn_mask=readable,
+                dropout_p=self.dropout.p if drops else 0.0,
+                is_causal=causal,
+                scale=scale,
+            )
+        # On a CPU torch has no kernel for dropout either, and takes longer over the same steps.
+        scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-2, -1)
+        if causal:
+            readable = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+        if readable is not None:
+            scores = scores.masked_fill(~readable, torch.finfo(scores.dtype).min)
+        attended: Tensor = self.dropout(scores.softmax(-1)) @ value
+        return attended
 
     def _by_head(self, tokens: Tensor) -> Tensor:
         return torch.unflatten(tokens, -1, (self.heads, -1)).transpose(1, 2)
@@ -152,7 +174,7 @@ class CoAttentionLayer(nn.Module):
         self.expand = nn.Linear(width, 4 * width)
         self.contract = nn.Linear(4 * width, width)
         self.norm = nn.LayerNorm(width, eps=layer_norm_eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,

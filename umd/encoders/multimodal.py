@@ -205,7 +205,8 @@ class MultimodalEncoder(PairEncoder):
 
     def fuse(self, text: Tensor, text_mask: Tensor, image: Tensor, pick_image: Pick | None = None) -> Features:
         """Z_T and Z_I of B pairs, from (B, L, W_T) and (B, 1 + P, W_I) of the uni-modal encoders."""
-        return Features(*self.fusion(text, text_mask, image, None, pick_image), text_mask)
+        fused_text, fused_image = self.fusion(text, text_mask, image, None, pick_image)
+        return Features(fused_text, fused_image, text_mask)
 
     def pooled(
         self, pixels: Tensor, input_ids: Tensor, attention_mask: Tensor, image_index: Tensor | None = None
