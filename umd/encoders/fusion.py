@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import Parameter, functional
 from torch.utils.checkpoint import checkpoint
 
+from umd.encoders.attention import Attention
 from umd.encoders.dropout import Dropout
 from umd.files import UserError
 
@@ -31,130 +31,6 @@ def recomputed(module: nn.Module, wanted: bool, *inputs: object) -> Tensor:
 def first_token(tokens: Tensor) -> Tensor:
     """The first of (B, N, D) tokens, (B, 1, D)."""
     return tokens[:, :1]
-
-
-@dataclass(frozen=True, slots=True)
-class KeysValues:
-    """What attention reads of M tokens.
-
-    Attributes:
-        key: (B, H, M, D / H), of H heads.
-        value: (B, H, M, D / H).
-    """
-
-    key: Tensor
-    value: Tensor
-
-    def expand(self, samples: int) -> KeysValues:
-        """Those of one sample, B = 1, for so many; nothing is copied."""
-        return KeysValues(self.key.expand(samples, -1, -1, -1), self.value.expand(samples, -1, -1, -1))
-
-    def followed_by(self, other: KeysValues) -> KeysValues:
-        """These tokens, then the other ones."""
-        return KeysValues(torch.cat([self.key, other.key], dim=2), torch.cat([self.value, other.value], dim=2))
-
-
-class Attention(nn.Module):
-    """Multi-head attention with its output projection, residual and LayerNorm (post-norm).
-
-    Args:
-        width: size D of a token.
-        heads: attention heads; D must be a multiple of it.
-        dropout: of the attention probabilities and of the output.
-        layer_norm_eps: epsilon of the LayerNorm.
-    """
-
-    def __init__(self, width: int, heads: int, dropout: float, layer_norm_eps: float) -> None:
-        super().__init__()
-        if width % heads:
-            raise UserError(f"width {width} is not a multiple of heads {heads}")
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.output = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width, eps=layer_norm_eps)
-        self.dropout = Dropout(dropout)
-
-    def forward(self, tokens: Tensor, context: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
-        """Attend from (B, N, D) tokens to (B, M, D) context under a (B, M) bool mask (True = may be read).
-
-        `causal` lets token n read the context up to n; it goes without a mask.
-        """
-        if self.training and tokens.shape[1] == 1 and not causal:
-            return self.read_with_one(tokens, context, mask)
-        readable = None if mask is None else mask[:, None, None, :]
-        return self.read(tokens, self.queries(tokens), self.keys_values(context), readable, causal)
-
-    def queries(self, tokens: Tensor) -> Tensor:
-        """What (B, N, D) tokens look for: (B, H, N, D / H)."""
-        return self._by_head(self.query(tokens))
-
-    def keys_values(self, context: Tensor) -> KeysValues:
-        """What can be read of (B, M, D) context, whoever reads it."""
-        return KeysValues(self._by_head(self.key(context)), self._by_head(self.value(context)))
-
-    def read(
-        self, tokens: Tensor, query: Tensor, context: KeysValues, readable: Tensor | None, causal: bool = False
-    ) -> Tensor:
-        """As `forward`, from the tokens' `queries` and the context's `keys_values`.
-
-        `readable` is bool and broadcasts to (B, H, N, M): token n may read context m.
-        """
-        attended = self._attend(query, context.key, context.value, readable, causal)
-        return self._merge(attended.transpose(1, 2).flatten(2), tokens)
-
-    def read_with_one(self, token: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
-        """As `forward` for a single token, (B, 1, D), at a fraction of its cost.
-
-        Keys and values of the context are never made. Instead of each of its tokens c, the one query q goes through
-        the keys' weights W, as q (W c) = (q W) c, and the one mean through the values'. The keys' bias changes all
-        scores alike, and so nothing: its gradient is zero.
-        """
-        key, value = (torch.unflatten(layer.weight, 0, (self.heads, -1)) for layer in (self.key, self.value))
-        query = torch.einsum("bhd,hdw->bhw", torch.unflatten(self.query(token)[:, 0], -1, (self.heads, -1)), key)
-        readable, context = None if mask is None else mask[:, None, None, :], context[:, None]
-        # The heads in the place of tokens.
-        seen = self._attend(query[:, None], context, context, readable, scale=key.shape[1] ** -0.5)[:, 0]
-        attended = torch.einsum("bhw,hdw->bhd", seen, value).flatten(1) + self.value.bias + 0 * self.key.bias
-        return self._merge(attended[:, None], token)
-
-    def _attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        readable: Tensor | None,
-        causal: bool = False,
-        scale: float | None = None,
-    ) -> Tensor:
-        """Scaled dot-product attention, (..., N, D); in training with dropout."""
-        drops = self.training and self.dropout.p > 0
-        if not drops or query.device.type != "cpu" or torch.compiler.is_compiling():
-            return functional.scaled_dot_product_attention(
-                query,
-                key,
-                value,
-                attn_mask=readable,
-                dropout_p=self.dropout.p if drops else 0.0,
-                is_causal=causal,
-                scale=scale,
-            )
-        # On a CPU torch has no kernel for dropout either, and takes longer over the same steps.
-        scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-2, -1)
-        if causal:
-            readable = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
-        if readable is not None:
-            scores = scores.masked_fill(~readable, torch.finfo(scores.dtype).min)
-        attended: Tensor = self.dropout(scores.softmax(-1)) @ value
-        return attended
-
-    def _by_head(self, tokens: Tensor) -> Tensor:
-        return torch.unflatten(tokens, -1, (self.heads, -1)).transpose(1, 2)
-
-    def _merge(self, attended: Tensor, tokens: Tensor) -> Tensor:
-        normed: Tensor = self.norm(self.dropout(self.output(attended)) + tokens)
-        return normed
 
 
 class CoAttentionLayer(nn.Module):

@@ -8,7 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from umd.encoders.fusion import CoAttentionLayer, Fusion, KeysValues
+from umd.encoders.attention import KeysValues
+from umd.encoders.fusion import CoAttentionLayer, Fusion, Pick, first_token
 from umd.encoders.multimodal import Features, MultimodalEncoder, Pooled
 
 
@@ -84,10 +85,10 @@ class PairFusion:
         texts, images = _read(text_layer, text, image), _read(image_layer, image, text)
         for depth, (text_layer, image_layer) in enumerate(self.behind, start=1):
             last = depth == len(self.behind) and self.encoder.config.pooling == "first"
-            through = _first_token if last else CoAttentionLayer.__call__
+            pick = first_token if last else None
             texts, images = (
-                through(text_layer, texts, mask, images, None),
-                through(image_layer, images, None, texts, mask),
+                _fused(text_layer, texts, mask, images, None, pick),
+                _fused(image_layer, images, None, texts, mask, pick),
             )
         real = torch.ones(texts.shape[:2], dtype=torch.bool, device=texts.device) if mask is None else mask
         return self.encoder.pool(Features(texts, images, real))
@@ -105,9 +106,14 @@ def _read(layer: CoAttentionLayer, own: Alone, other: Alone) -> Tensor:
     return layer.feed_forward(layer.cross_attention.read(own.tokens, own.query, other.seen, readable))
 
 
-def _first_token(
-    layer: CoAttentionLayer, own: Tensor, own_mask: Tensor | None, other: Tensor, other_mask: Tensor | None
+def _fused(
+    layer: CoAttentionLayer,
+    own: Tensor,
+    own_mask: Tensor | None,
+    other: Tensor,
+    other_mask: Tensor | None,
+    pick: Pick | None,
 ) -> Tensor:
-    """The first of the layer's tokens, (B, 1, D)."""
-    token = layer.self_attention.read_with_one(own[:, :1], own, own_mask)
-    return layer.feed_forward(layer.cross_attention.read_with_one(token, other, other_mask))
+    """What the layer makes of (B, N, D) tokens, or of those that are picked, by the cheapest way."""
+    tokens = layer.self_attention.read_cheaply(own if pick is None else pick(own), own, own_mask)
+    return layer.feed_forward(layer.cross_attention.read_cheaply(tokens, other, other_mask))

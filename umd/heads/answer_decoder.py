@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from umd.encoders.attention import KeysValues
 from umd.encoders.bert import BertText
-from umd.encoders.fusion import CoAttentionLayer, KeysValues
+from umd.encoders.fusion import CoAttentionLayer
 from umd.encoders.ggp import cross_attention_layers
 from umd.heads.text_decoder import tied_decoder
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from umd.encoders.fusion import Attention, Fusion
+from umd.encoders.attention import Attention
+from umd.encoders.fusion import Fusion
 from umd.encoders.ggp import GGPEncoder
 from umd.encoders.interfaces import PairEncoder
 from umd.encoders.multimodal import MultimodalEncoder

@@ -15,8 +15,9 @@ from transformers import BertConfig, BertModel, CLIPVisionConfig, CLIPVisionMode
 
 from tests.synthetic import ENCODER, vqa_batch
 from umd.encoders import TEXT, VISION, EncoderConfig, Features, MultimodalEncoder, build_text, build_vision
+from umd.encoders.attention import Attention
 from umd.encoders.clip import CLIPVision
-from umd.encoders.fusion import Attention, CoAttentionLayer, Fusion
+from umd.encoders.fusion import CoAttentionLayer, Fusion
 from umd.encoders.interfaces import TextEncoder, VisionEncoder
 from umd.encoders.pretrained import interpolate_positions
 from umd.encoders.registry import Registry

@@ -14,8 +14,9 @@ from umd.encoders.pair_fusion import PairFusion
 
 @pytest.mark.parametrize("pooling", ["first", "mean"])
 @pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("patches", [4, 60])  # with many, texts are few enough for other ways to be cheaper
 @torch.no_grad()
-def test_pooled_features_are_those_of_each_pair_by_itself(layers: int, pooling: str) -> None:
+def test_pooled_features_are_those_of_each_pair_by_itself(patches: int, layers: int, pooling: str) -> None:
     torch.manual_seed(0)
     encoder = MultimodalEncoder(replace(ENCODER, fusion_layers=layers, pooling=pooling)).double().eval()  # type: ignore[arg-type]
     for parameter in encoder.parameters():
@@ -23,7 +24,7 @@ def test_pooled_features_are_those_of_each_pair_by_itself(layers: int, pooling: 
     lengths = torch.tensor([2, 6, 4, 6])
     mask = torch.arange(6) < lengths[:, None]
     text = torch.randn(4, 6, encoder.text.width).double()
-    images = torch.randn(2, 5, encoder.vision.width).double()
+    images = torch.randn(2, 1 + patches, encoder.vision.width).double()
     fusion = PairFusion(encoder)
     texts = fusion.text(text, mask)
     for image in images[:, None]:
