@@ -167,7 +167,8 @@ def configs_of(words: Sequence[str]) -> list[str]:
 
 
 # A later config wins: the stage, the data, the encoders, the stage's own; what is left out or added comes last.
-ORDER = (r"\w+\.yaml", "data/", r"(paper|small)/\w*encoders", r"(paper|small)/(?!\w*encoders)", "(ablation|callbacks)/")
+SCALES = "(demo|paper|small)"
+ORDER = (r"\w+\.yaml", "data/", rf"{SCALES}/\w*encoders", rf"{SCALES}/(?!\w*encoders)", "(ablation|callbacks)/")
 SHIPPED = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
 COMMANDS = {name: command(CONFIGS / name) for name in SHIPPED}
 

@@ -40,25 +40,25 @@ class Training:
 
 def trainings(folder: Path) -> list[list[Training]]:
     """What is trained into `folder`: one group after the other, those of a group side by side."""
-    phantom, runs = str(folder / "phantom"), ("--runs", str(folder))
+    phantom = ("--data.root", str(folder / "phantom"))
     pretrained, calibrated = (
         str(folder / f"{stage}/default/checkpoints/last.ckpt") for stage in ("pretrain", "calibrate")
     )
-    tune = ("fit", "--config", "vqa.yaml", *runs, "--data.root", phantom, "--model.init_from", calibrated, "--name")
+    tune = (*_fit(folder, "vqa"), *phantom, "--model.init_from", calibrated, "--name")
     return [
-        [Training("pretrain", ("fit", "--config", "pretrain.yaml", *runs))],
-        [
-            Training(
-                "calibrate",
-                ("fit", "--config", "calibrate.yaml", *runs, "--data.root", phantom, "--model.init_from", pretrained),
-            )
-        ],
+        [Training("pretrain", _fit(folder, "pretrain"))],
+        [Training("calibrate", (*_fit(folder, "calibrate"), *phantom, "--model.init_from", pretrained))],
         [
             Training("joint", (*tune, "joint")),
             Training("text_only", (*tune, "text_only", "--config", "ablation/text_only.yaml")),
             Training("image_only", (*tune, "image_only", "--config", "ablation/image_only.yaml")),
         ],
     ]
+
+
+def _fit(folder: Path, stage: str) -> tuple[str, ...]:
+    where = ("--runs", str(folder), "--data.cache", str(folder / "cache"))
+    return ("fit", "--config", f"{stage}.yaml", "--config", f"demo/{stage}.yaml", *where)
 
 
 def main(arguments: list[str]) -> None:
@@ -93,6 +93,7 @@ def _import_once() -> None:
 
     import callbacks  # noqa: F401
     import datamodules.phantom  # noqa: F401
+    import umd.commands.calibration
     import umd.commands.train  # noqa: F401
 
 

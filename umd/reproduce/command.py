@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
         nargs="+",
         choices=["clean", "paper"],
         default=None,
-        help="(default: both, side by side; of rivals and figures clean)",
+        help="(default: both, side by side; of rivals, ablations and figures clean)",
     )
     parser.add_argument(
         "--pretrain_on",

@@ -105,17 +105,15 @@ class Setting:
             return (base,), (() if inherent == task else ("--data", _PHANTOMS[task]))
         recipe = stage if stage == "pretrain" else f"{stage}/{dataset}"
         configs, options = self._scaled(stage, f"data/{dataset}.yaml", recipe)
-        options += ("--data.root", self._folder(dataset), *self._batches(stage, dataset, task))
-        if self.scale == "small" and (stage, dataset) == ("vqa", "vqa_rad"):
-            # Its test asks about images of train, and a validation by image stops too early for that.
-            options += ("--data.validation_fraction", "0")
-        return configs, options
+        batches = self._batches(stage, dataset, task)
+        return configs, (*options, "--data.root", self._folder(dataset), *self._carving(stage, dataset), *batches)
 
     def data_inputs(self, stage: str, dataset: str, task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Configs and options that say which data a stage reads, and nothing of a model."""
         if self.scale == "embedded":
             return self.task_inputs(stage, dataset, task)
-        return (f"{stage}.yaml", f"data/{dataset}.yaml"), ("--data.root", self._folder(dataset))
+        options = ("--data.root", self._folder(dataset), *self._carving(stage, dataset))
+        return (f"{stage}.yaml", f"data/{dataset}.yaml"), options
 
     def caption_inputs(self, stage: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Configs and options of a pre-training stage on captions."""
@@ -170,6 +168,15 @@ class Setting:
             return (f"{stage}.yaml", data, "small/encoders.yaml", f"small/{stage}.yaml"), ()
         encoders = "ggp_encoders" if stage in ("contrastive_pretrain", "vqa_generation") else "encoders"
         return (f"{stage}.yaml", data, f"paper/{encoders}.yaml", f"paper/{recipe}.yaml"), ()
+
+    def _carving(self, stage: str, dataset: str) -> tuple[str, ...]:
+        """Options by which the small scale trains on all rows of VQA-RAD, and keeps the last weights.
+
+        Its test asks about images of train, and the best epoch by a validation on others is too early a one.
+        """
+        return (
+            ("--data.validation_fraction", "0") if (self.scale, stage, dataset) == ("small", "vqa", "vqa_rad") else ()
+        )
 
     def _folder(self, dataset: str) -> str:
         assert self.data_root is not None
