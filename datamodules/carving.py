@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from typing import Literal
 
 from datamodules.questions import VQARecord
 from umd.files import UserError
@@ -14,8 +14,6 @@ CarvedBy = Literal["image", "question"]
 
 SPLIT_SEED = 20180516
 """Of the validation split; not the training seed, so that all seeds share one split."""
-
-UnitT = TypeVar("UnitT", str, tuple[str, str])
 
 
 def carve(
@@ -36,9 +34,21 @@ def carve(
     Raises:
         UserError: There are not two images, or questions; or not so many folds.
     """
-    if by == "image":
-        return _split(records, [record.image for record in records], fraction, by, fold)
-    return _split(records, asked(records), fraction, by, fold)
+    unit_of: list[tuple[str, str]]
+    unit_of = [(record.image, "") for record in records] if by == "image" else asked(records)
+    units = sorted(set(unit_of))
+    if len(units) < 2:
+        raise UserError(f"cannot carve a validation split out of {len(units)} {by}(s): set validation_fraction=0")
+    random.Random(SPLIT_SEED).shuffle(units)
+    share = max(fraction * len(units), 1.0)
+    folds = int(len(units) / share + 1e-9)
+    if fold >= folds:
+        whole = f"{len(units)} " + ("images" if by == "image" else "questions, rewordings counted once")
+        raise UserError(f"validation_fold must be 0 to {folds - 1}, not {fold}: each holds out {fraction:g} of {whole}")
+    start, stop = round(fold * share), round((fold + 1) * share)
+    held_out = set(units[start:stop][: len(units) - 1])
+    kept = [record for record, unit in zip(records, unit_of, strict=True) if unit not in held_out]
+    return kept, [record for record, unit in zip(records, unit_of, strict=True) if unit in held_out]
 
 
 def asked(records: Sequence[VQARecord]) -> list[tuple[str, str]]:
@@ -55,22 +65,3 @@ def asked(records: Sequence[VQARecord]) -> list[tuple[str, str]]:
     for key, own in zip(keys, words, strict=True):
         first[key] = min(own, first.get(key, own))
     return [(key[0], first[key]) for key in keys]
-
-
-def _split(
-    records: Sequence[VQARecord], unit_of: Sequence[UnitT], fraction: float, by: CarvedBy, fold: int
-) -> tuple[list[VQARecord], list[VQARecord]]:
-    units = sorted(set(unit_of))
-    if len(units) < 2:
-        raise UserError(f"cannot carve a validation split out of {len(units)} {by}(s): set validation_fraction=0")
-    random.Random(SPLIT_SEED).shuffle(units)
-    share = max(fraction * len(units), 1.0)
-    folds = int(len(units) / share + 1e-9)
-    if fold >= folds:
-        raise UserError(
-            f"validation_fold must be 0 to {folds - 1}, not {fold}: each holds out {fraction:g} of {len(units)} {by}s"
-        )
-    start, stop = round(fold * share), round((fold + 1) * share)
-    held_out = set(units[start:stop][: len(units) - 1])
-    kept = [record for record, unit in zip(records, unit_of, strict=True) if unit not in held_out]
-    return kept, [record for record, unit in zip(records, unit_of, strict=True) if unit in held_out]

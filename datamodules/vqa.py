@@ -89,7 +89,8 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
             validation where `clean` carves; 0: no validation split.
         validation_by: What such a validation shares with no training row: "image", or "question", which holds out
             questions with all that reword them, about images that are trained on too, as in a test that shares images.
-        validation_fold: Which of the disjoint shares of that size is held out, from 0.
+        validation_fold: Which of the disjoint shares of that size is held out, from 0. A training refuses a fold, or a
+            "question", where nothing is carved.
         also_train_on: Further data sets of questions whose training rows are trained on too, each as CLASS=FOLDER,
             such as SLAKE=/data/slake, under `clean`. The answer vocabulary is then that of all. Rows on images that
             are, by file or published number, in validation or test here are left out.
@@ -213,6 +214,32 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
                 "them: leave it at 'image'"
             )
 
+    def _check_carved(self) -> None:
+        """Refuses a share of train as validation where there is none: every fold would be one and the same."""
+        if not self._told_share or not self.has_split("train") or self._is_carved:
+            return
+        if self.protocol == "paper":
+            why = "protocol paper validates on the published split or the test split"
+        elif self.validation_fraction == 0:
+            why = "validation_fraction is 0"
+        else:
+            why = f"{self.title} has a validation split of its own"
+        raise UserError(
+            f"validation_by and validation_fold say which rows of train are held out for validation, but {why}: "
+            f"leave both out"
+        )
+
+    @property
+    def _told_share(self) -> bool:
+        """Whether another share than the first, by image, was asked for."""
+        return (self.validation_by, self.validation_fold) != ("image", 0)
+
+    def setup(self, stage: str | None = None) -> None:
+        """As in `ImageTextDataModule`."""
+        if stage in (None, "fit", "validate"):
+            self._check_carved()
+        super().setup(stage)
+
     def has_truth(self, record: VQARecord) -> bool:
         """Whether the question has an answer."""
         return bool(record.accepted)
@@ -311,8 +338,7 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
 
     def _carving(self) -> str:
         """How validation was carved, where that was told; else ""."""
-        told = (self.validation_by, self.validation_fold) != ("image", 0)
-        if not (told and self._is_carved and "validation" in self._usable):
+        if not (self._told_share and self._is_carved and "validation" in self._usable):
             return ""
         how = f"by {self.validation_by}, fold {self.validation_fold}"
         if self.validation_by == "image":
@@ -333,8 +359,9 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
         """Adds counts of questions, ceilings, what can be said without looking, and a row for each test question.
 
         Raises:
-            UserError: A split has no usable row.
+            UserError: A split has no usable row, or a share of train was asked for where none is held out.
         """
+        self._check_carved()
         summary = super().summary()
         answers = self.answers if self.has_split("train") else ()
         add_questions(summary, {split: self.records(split) for split in summary.splits}, answers)

@@ -6,7 +6,7 @@ import json
 import random
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -15,6 +15,7 @@ from datamodules.carving import CarvedBy, carve
 from datamodules.exported_splits import exported
 from datamodules.problems import Problems
 from datamodules.questions import VQARecord
+from datamodules.vqa import VQADataModule
 from datamodules.vqa_rad import SINGLE_FILE
 from umd.files import UserError
 
@@ -69,6 +70,25 @@ def test_equal_words_about_one_image_stay_together_where_nothing_links_rows(tmp_
     sides = [{(row.image, row.question.lower()) for row in splits[name]} for name in ("train", "validation")]
     assert not sides[0] & sides[1] and len(sides[1]) == 9
     assert {image for image, _ in sides[0]} & {image for image, _ in sides[1]}
+
+
+@pytest.mark.parametrize("told", [{"validation_fold": 3}, {"validation_by": "question"}])
+@pytest.mark.parametrize(
+    ("kind", "given", "why"),
+    [
+        (VQARAD, {"protocol": "paper"}, "protocol paper validates on the published split or the test split"),
+        (VQARAD, {"validation_fraction": 0}, "validation_fraction is 0"),
+        (SLAKE, {}, "SLAKE has a validation split of its own"),
+    ],
+)
+def test_a_share_is_refused_where_none_is_carved(
+    shared_data: Path, kind: type[VQADataModule], given: dict[str, Any], why: str, told: dict[str, Any]
+) -> None:
+    data = kind(str(shared_data / {VQARAD: "vqa_rad", SLAKE: "slake"}[kind]), **given, **told)
+    for use in (lambda: data.setup("fit"), data.summary):
+        with pytest.raises(UserError, match=f"{why}: leave both out"):
+            use()
+    assert data.read(Problems(data.title))["train"]  # as exported, in every protocol
 
 
 def rewordings(root: Path) -> set[tuple[str, str, str]]:

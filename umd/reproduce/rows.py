@@ -10,18 +10,30 @@ from umd.reproduce.steps import Step
 
 
 def method(
-    graph: Graph, benchmark: Benchmark, *, pretrain: bool, calibrate: bool, coordinate: bool, alpha: float = 0.5
+    graph: Graph,
+    benchmark: Benchmark,
+    *,
+    pretrain: bool = True,
+    calibrate: bool = True,
+    coordinate: bool,
+    alpha: float = 0.5,
+    perturb: bool = False,
+    rival: str | None = None,
+    changed: tuple[str, ...] = (),
+    more: tuple[str, ...] = (),
 ) -> Step:
-    """UMD with some of its three components (Tables 4 and 5); all of them is UMD."""
+    """UMD with some of its three components (Tables 4 and 5), all of them are UMD; what follows is `finetune`'s."""
     start = graph.pretrain("umd", benchmark, alpha) if pretrain else None
     if calibrate:
         start = graph.calibrate(benchmark, start, alpha)
-    return graph.finetune(benchmark, start, coordination=coordinate)
+    return graph.finetune(
+        benchmark, start, coordination=coordinate, perturbation=perturb, rival=rival, changed=changed, more=more
+    )
 
 
 def umd(graph: Graph, benchmark: Benchmark, alpha: float = 0.5) -> Step:
     """The whole method."""
-    return method(graph, benchmark, pretrain=True, calibrate=True, coordinate=True, alpha=alpha)
+    return method(graph, benchmark, coordinate=True, alpha=alpha)
 
 
 def _preset(name: str) -> Build:
@@ -90,7 +102,6 @@ def _rival(
     """
 
     def build(graph: Graph, benchmark: Benchmark) -> Step:
-        start = graph.calibrate(benchmark, graph.pretrain("umd", benchmark))
         words = [*arguments]
         if callback == "WeightNoise" and graph.setting.perturbed:
             words += ["modules", f"[{graph.setting.perturbed}]"]
@@ -99,14 +110,8 @@ def _rival(
         more = [f"--trainer.callbacks+=callbacks.{callback}", *more] if callback else []
         if callback == "SharpnessAware":
             more += graph.setting.whole_steps(benchmark.dataset)
-        return graph.finetune(
-            benchmark,
-            start,
-            coordination=coordination,
-            perturbation=perturbation,
-            rival=name if callback else None,
-            more=tuple(more),
-        )
+        rival = name if callback else None
+        return method(graph, benchmark, coordinate=coordination, perturb=perturbation, rival=rival, more=tuple(more))
 
     return Row(name, title, build)
 
@@ -141,14 +146,13 @@ def _ablation(
     """
 
     def build(graph: Graph, benchmark: Benchmark) -> Step:
-        source = None if start == "scratch" else graph.pretrain("umd", benchmark)
-        if start == "calibrate":
-            source = graph.calibrate(benchmark, source)
-        return graph.finetune(
+        return method(
+            graph,
             benchmark,
-            source,
-            coordination=coordination,
-            perturbation=perturbation,
+            pretrain=start != "scratch",
+            calibrate=start == "calibrate",
+            coordinate=coordination,
+            perturb=perturbation,
             rival=name if changed or more else None,
             changed=changed,
             more=more,
@@ -158,7 +162,7 @@ def _ablation(
 
 
 def _without_calibration(graph: Graph, benchmark: Benchmark) -> Step:
-    return method(graph, benchmark, pretrain=True, calibrate=False, coordinate=True)
+    return method(graph, benchmark, calibrate=False, coordinate=True)
 
 
 BASELINES = tuple(
