@@ -21,11 +21,11 @@ from lightning.pytorch.strategies import (
 )
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW
 
 from callbacks import FiniteGuard, ModalityCoordination, WeightPerturbation
 from tests.callbacks.test_callbacks_everywhere import LABELLED, STAGES, Phantoms, phantoms  # noqa: F401 - a fixture
-from tests.callbacks.test_compile import assert_alike
+from tests.gradients import Gradients, assert_same_gradients
 from tests.synthetic import ANSWERS, ENCODER, OPTIMIZER, Batches, quiet_trainer, vqa_batch
 from umd.losses.answering import answer_loss
 from umd.modules import VQAClassifier, base
@@ -166,20 +166,6 @@ def test_a_training_is_the_loop_written_out(
     assert_equal(dict(module.named_parameters()), dict(wanted.named_parameters()))
 
 
-class Gradients(Callback):
-    """The loss of each step, and the gradients that the other callbacks and the optimizer get."""
-
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-        self.seen: list[dict[str, Tensor]] = []
-
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        self.seen.append({name: p.grad.clone() for name, p in pl_module.named_parameters() if p.grad is not None})
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
-        self.losses.append(float(trainer.callback_metrics["train/loss"]))
-
-
 @pytest.mark.parametrize("name", [name for name in STAGES if name != "VQAClassifier"])  # which is written out above
 def test_every_stage_in_bfloat16_is_close_to_float32(name: str, phantoms: Phantoms, tmp_path: Path) -> None:  # noqa: F811
     def trained(precision: Any) -> Gradients:  # noqa: ANN401
@@ -214,19 +200,19 @@ def test_clipping_in_mixed_precision_needs_no_other_optimizer(tmp_path: Path) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_a_compiled_module_trains_alike(backend: str, tmp_path: Path) -> None:
-    def trained(compiled: bool) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
-        module, log = tuned("fused"), Log()
+    def trained(compiled: bool) -> tuple[Gradients, list[dict[str, float]]]:
+        module, log, gradients = tuned("fused"), Log(), Gradients()
         given = torch.compile(module, backend=backend) if compiled else module
         quiet_trainer(
-            tmp_path, log, WeightPerturbation(), ModalityCoordination(), FiniteGuard("skip"), max_epochs=1,
+            tmp_path, log, WeightPerturbation(), ModalityCoordination(), FiniteGuard("skip"), gradients, max_epochs=1,
             accumulate_grad_batches=2,
         ).fit(cast(LightningModule, given), datamodule=Batches([vqa_batch(seed=n) for n in range(4)]))  # fmt: skip
-        return module.state_dict(), log.seen
+        return gradients, log.seen
 
     plain, seen = trained(False)
     compiled, seen_compiled = trained(True)
     torch._dynamo.reset()
-    assert_alike(compiled, plain)
+    assert_same_gradients(compiled.seen, plain.seen)
     for step, wanted in zip(seen_compiled, seen, strict=True):
         assert step == pytest.approx(wanted, rel=1e-4)
 
