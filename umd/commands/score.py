@@ -24,6 +24,8 @@ def main(arguments: list[str]) -> None:
     if controls and len(files) != 1:
         raise UserError(f"--controls: they are those of one system; give one file of answers, not {len(files)}")
     names = system_names(files)
+    if given.vote:
+        check_vote(names)
     runs = {name: run for name, (_, run) in zip(names, files, strict=True) if run is not None}
     of_data = data_arguments(given.data, given.root, data_options, next(iter(runs.values()), None))
     check_data_early(of_data)
@@ -40,7 +42,7 @@ def main(arguments: list[str]) -> None:
     hold_out = given.data is None or given.split == "validation"
     questions, picture = read_questions(of_data, given.split, hold_out)
     under = {name: read_answers(file, given.id, given.answer) for name, file in controls.items()}
-    result = score(questions, answers, normalize_answer, set(runs), under)
+    result = score(questions, answers, normalize_answer, set(runs), under, given.vote)
     console = Console()
     for part in shown(result, console.width):
         console.print(part)
@@ -89,6 +91,9 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         metavar="NAME=FILE",
         help="the same system's answers to the same questions asked otherwise: blank=b.csv other=c.csv twins=t.csv",
     )
+    parser.add_argument(
+        "--vote", action="store_true", help="with an ensemble: the answer that most of three or more files give"
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write scores.json and CSVs there")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write all of it as one page (HTML)")
     parser.add_argument(
@@ -121,6 +126,18 @@ def answers_file(path: Path) -> tuple[Path, Path | None]:
         raise UserError(f"there is no file '{path}'")
     of_a_test = path.name == _OWN_PREDICTIONS and (folder / "results.json").is_file()
     return path, folder if of_a_test else None
+
+
+def check_vote(names: Sequence[str]) -> None:
+    """Sees to it that there is something to vote on.
+
+    Raises:
+        UserError: there are less than three systems, or one is called as the ensemble is.
+    """
+    if len(names) < 3:
+        raise UserError(f"--vote: among {len(names)} systems the first one would always win: give three files or more")
+    if "vote" in names:
+        raise UserError("--vote: a file is called 'vote', as the ensemble is: rename it")
 
 
 def control_files(given: Sequence[str]) -> dict[str, Path]:

@@ -20,6 +20,7 @@ from umd.scoring.groups import breakdown
 from umd.scoring.matching import Matched, match
 from umd.scoring.questions import Questions
 from umd.scoring.scores import agreement, differing, question_rows, score_rows
+from umd.scoring.vote import VOTE, vote
 
 SCHEMA = 1
 """The version of what `Scored.as_json` holds; it grows where a field changes its meaning or goes."""
@@ -91,6 +92,7 @@ def score(
     normalize: Normalize,
     runs: Collection[str] = (),
     controls: Mapping[str, Given] | None = None,
+    voting: bool = False,
 ) -> Scored:
     """Match, grade and compare.
 
@@ -101,6 +103,7 @@ def score(
         runs: which of the systems are tests of this project's own: what such a test left out, since its image cannot
             be read or only a part was tested, does not count for anyone.
         controls: the only system's answers to the same questions asked otherwise, see `umd.scoring.controls`.
+        voting: with one more system, `umd.scoring.vote.VOTE`, which gives the answer of most of them.
 
     Raises:
         UserError: no question has an answer to compare with, or a file matches none.
@@ -125,6 +128,8 @@ def score(
         notes.append(f"{int((~tested).sum()):,} questions were left out by the test of a run, and do not count")
         questions = questions.only(tested)
         matched = {name: match(questions.table, given, same) for name, given in answers.items()}
+    if voting:
+        matched[VOTE] = vote(matched, same)
     answered: dict[str, Sequence[str | None]] = {name: found.answers for name, found in matched.items()}
     accepted, closed = questions.table["accepted"].tolist(), questions.table["closed"].tolist()
     graded = {
@@ -140,7 +145,8 @@ def score(
     ]
     for name, found in matched.items():
         start = f"{name}: " if len(matched) > 1 else ""
-        notes += [start + note for note in (f"matched by {found.by}", *found.notes, *_of_reading(graded[name]))]
+        how = [f"matched by {found.by}"] if name in answers else []
+        notes += [start + note for note in (*how, *found.notes, *_of_reading(graded[name]))]
     under_controls: list[dict[str, Any]] = []
     if controls:
         (name,) = matched

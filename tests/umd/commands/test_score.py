@@ -156,9 +156,30 @@ def test_files_are_compared_in_pairs_and_where_they_differ_is_listed(data: Path,
     assert differing["answer: b"].tolist() == ["yes", "yes"] and differing["correct: a"].tolist() == [True, True]
 
 
+def test_an_ensemble_answers_as_most_do_and_of_a_tie_as_the_first(data: Path, tmp_path: Path) -> None:
+    given = {
+        "a": {13: "yes", 15: "no", 16: "left lung", 17: "organ 3"},
+        "b": {13: "No.", 15: "yes", 16: "lung", 17: "organ 2", 18: " "},
+        "c": {13: "no", 15: "yes", 16: "right lung", 17: "Organ 2."},
+    }
+    files = [write(tmp_path / f"{name}.csv", answers) for name, answers in given.items()]
+    content = run(tmp_path / "out", *files, "--vote", "--data", "vqa_rad", "--root", data)
+    asked = pd.read_csv(tmp_path / "out" / "questions.csv", keep_default_na=False, dtype=str).set_index("question_id")
+    assert asked["answer: vote"].to_dict() == {"13": "no", "15": "yes", "16": "left lung", "17": "organ 2", "18": ""}
+    assert asked["correct: vote"].to_dict() == dict(
+        zip(asked.index, ["True", "False", "True", "True", "False"], strict=True)
+    )
+    assert of(content, "vote")["overall"]["accuracy"] == 60
+    assert content["systems"]["vote"]["missing"] == 1 and content["systems"]["vote"]["tied"] == 1
+    pairs = [(pair["one"], pair["other"]) for pair in content["pairs"] if pair["over"] == "questions"]
+    assert pairs == list(combinations(["a", "b", "c", "vote"], 2))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["a.csv", "b.csv", "--vote"], "--vote: among 2 systems the first one would always win: give three files"),
+        (["a.csv", "b.csv", "vote.csv", "--vote"], "--vote: a file is called 'vote', as the ensemble is: rename it"),
         (["absent.csv"], "there is no file 'absent.csv'"),
         (["."], "has no predictions.csv: test it first"),
         (["a.csv"], "the answers of which data set?"),
@@ -189,6 +210,9 @@ def test_a_mistake_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "a.csv", {13: "no"})
+    if "--vote" in arguments:
+        write(tmp_path / "b.csv", {13: "no"})
+        write(tmp_path / "vote.csv", {13: "no"})
     if "validation" in arguments:
         arguments = [*arguments, "--data.validation_fraction", "0"]
     with pytest.raises(SystemExit) as stopped:
