@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from jsonargparse import ActionYesNo
 from lightning.pytorch.cli import LightningArgumentParser
 
-from umd.commands.configs import is_inline, with_found_configs
+from umd.commands.configs import config_text, settings_in, typed_configs, with_found_configs
 from umd.commands.early import LIGHTNINGS_OWN_NAMES, value_of
 from umd.encoders import tokenizer_for
 from umd.files import UserError
@@ -160,8 +159,8 @@ def _sets_data_seed(options: Sequence[str]) -> bool:
     """Whether the command line or a config says which seed the data has."""
     if any(value_of(f"--data.{part}seed", options) is not None for part in ("", "init_args.")):
         return True
-    for config in _configs(options):
-        content = yaml.safe_load(config)
+    for config in typed_configs(options):
+        content = settings_in(config)
         data = content.get("data") if isinstance(content, dict) else None
         if isinstance(data, dict) and "seed" in (data.get("init_args") or {}):
             return True
@@ -170,10 +169,4 @@ def _sets_data_seed(options: Sequence[str]) -> bool:
 
 def _all_that_was_given(options: Sequence[str]) -> str:
     """The command line, and what the configs say that it names."""
-    return "\n".join([*options, *_configs(options)])
-
-
-def _configs(options: Sequence[str]) -> list[str]:
-    """The text of each config, be it a file or typed."""
-    given = [option.partition("=")[2] for option in options if option.startswith("--config=")]
-    return [config if is_inline(config) else Path(config).read_text(encoding="utf-8") for config in given]
+    return "\n".join([*options, *map(config_text, typed_configs(options))])

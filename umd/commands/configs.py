@@ -7,6 +7,9 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from umd.files import UserError
 
@@ -70,6 +73,36 @@ def find_config(given: str) -> Path:
     near = get_close_matches(name, shipped, n=1, cutoff=0.8)
     meant = f"; among umd's own there is configs/{near[0]}" if near else ""
     raise UserError(f"--config: there is no file '{given}'{meant}")
+
+
+def config_text(config: str) -> str:
+    """The text of a config, be it a file or typed."""
+    return config if is_inline(config) else Path(config).read_text(encoding="utf-8")
+
+
+def settings_in(config: str) -> Any:  # noqa: ANN401 - whatever YAML can hold
+    """What a value of --config holds, be it a file or the settings themselves.
+
+    Raises:
+        UserError: it is no YAML, or the file cannot be read.
+    """
+    name = "what is typed" if is_inline(config) else f"'{config}'"
+    try:
+        return yaml.safe_load(config_text(config))
+    except OSError as error:
+        raise UserError(f"--config: {name} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--config: {name} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
+    except yaml.MarkedYAMLError as error:
+        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"--config: {name}{where}: not YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"--config: {name} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def typed_configs(arguments: Sequence[str]) -> list[str]:
+    """The configs among arguments that `with_found_configs` made."""
+    return [argument.partition("=")[2] for argument in arguments if argument.startswith("--config=")]
 
 
 def with_found_configs(arguments: Sequence[str]) -> list[str]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from rich.console import Console
 from rich.markup import escape
@@ -16,7 +15,7 @@ from rich.markup import escape
 from datamodules.base import ImageTextDataModule
 from datamodules.summary import as_csv, shown
 from umd.commands.audit import show_audit
-from umd.commands.configs import is_inline, with_found_configs
+from umd.commands.configs import settings_in, with_found_configs
 from umd.commands.contact_sheet import check_picture, draw
 from umd.commands.exported_splits import write_splits
 from umd.commands.leaks import SHARED_FILE, compare
@@ -160,10 +159,7 @@ def _data_alone(arguments: Sequence[str]) -> list[str]:
         if option != "--config":
             kept.append(argument)
             continue
-        try:
-            content = yaml.safe_load(given if is_inline(given) else Path(given).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"--config: {given} is not YAML: {error}") from error
+        content = settings_in(given)
         if isinstance(content, dict) and content.get("data") is not None:
             kept.append(f"--config={json.dumps({'data': content['data']})}")
     return kept

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from umd.commands.configs import with_found_configs
+from umd.commands.configs import settings_in, typed_configs, with_found_configs
 from umd.files import UserError
 
 LIGHTNINGS_OWN_NAMES = ("best", "last", "hpc", "registry")
 """What may stand in the place of a checkpoint's path: Lightning finds these itself."""
 
-_SAY_WHICH_MODEL = {"--ckpt_path", "--config", "-c", "--model", "--model.class_path"}
-_SAY_WHICH_DATA = {"--config", "-c", "--data", "--data.class_path"}
+_CONFIG = {"--config", "-c"}
+_SAY_WHICH_MODEL = {"--ckpt_path", "--model", "--model.class_path", *_CONFIG}
+_SAY_WHICH_DATA = {"--data", "--data.class_path", *_CONFIG}
 _ASK = {"--help", "-h", "--model.help", "--data.help", "--print_config"}
 
 
@@ -24,9 +25,10 @@ def check_early(command: str, options: Sequence[str]) -> None:
         options: what is typed after it.
 
     Raises:
-        UserError: nothing says which model; or a file that is named is not there.
+        UserError: nothing says which model; or a file that is named is not there, or is no YAML.
     """
-    if not (_SAY_WHICH_MODEL | _ASK).intersection(option.partition("=")[0] for option in options):
+    typed = {option.partition("=")[0] for option in options}
+    if not (_SAY_WHICH_MODEL | _ASK).intersection(typed):
         raise without_checkpoint(command)
     checkpoint = value_of("--ckpt_path", options)
     if checkpoint is not None and checkpoint not in LIGHTNINGS_OWN_NAMES and not Path(checkpoint).is_file():
@@ -35,7 +37,9 @@ def check_early(command: str, options: Sequence[str]) -> None:
         start = value_of(name, options)
         if start not in (None, "null") and not Path(start).is_file():
             raise UserError(f"{name}: there is no file '{start}'")
-    with_found_configs(options)
+    settings = [settings_in(config) for config in typed_configs(with_found_configs(options))]
+    if not (_SAY_WHICH_MODEL | _ASK).difference(_CONFIG).intersection(typed) and not any(map(_has_model, settings)):
+        raise without_checkpoint(command)
 
 
 def check_data_early(options: Sequence[str]) -> None:
@@ -45,11 +49,16 @@ def check_data_early(options: Sequence[str]) -> None:
         options: what is typed after `umd data`, or what `questions.data_arguments` makes of another command.
 
     Raises:
-        UserError: nothing says which data set; or a config is not there.
+        UserError: nothing says which data set; or a config is not there, or is no YAML.
     """
     if not (_SAY_WHICH_DATA | _ASK).intersection(option.partition("=")[0] for option in options):
         raise UserError("which data set? Give a --config with a part 'data', or --data CLASS, such as PhantomVQA")
-    with_found_configs(options)
+    for config in typed_configs(with_found_configs(options)):
+        settings_in(config)
+
+
+def _has_model(settings: object) -> bool:
+    return isinstance(settings, dict) and settings.get("model") is not None
 
 
 def without_file(checkpoint: str) -> UserError:

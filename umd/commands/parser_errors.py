@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
@@ -19,8 +19,14 @@ _OF_A_CLASS = re.compile(
 )
 _UNKNOWN_OPTION = re.compile(r"Option '(?P<argument>[^']+)' is not accepted")
 _NO_OPTION = re.compile(r"Option '(?P<of_a_class>[^']+)' is not accepted|unrecognized arguments: --(?P<typed>[\w.]+)")
+_REQUIRED = re.compile(r"the following arguments are required: (?P<names>[\w., ]+)")
 _UNKNOWN_PLACE = re.compile(r"has no attribute|No module named")
 _OF_A_KEY = re.compile(r'Parser key "(?P<name>[^"]+)":\s*')
+_OF_SEVERAL_TYPES = re.compile(
+    r"Does not validate against any of the Union subtypes Subtypes: .*? Errors: - (?P<errors>.*) "
+    r"Given value type: .*? Given value: (?P<value>.*)"
+)
+_EXPECTED = re.compile(r"(?:Expected (?:an? )?<class '(?P<type>\w+)'>|expected one of \[(?P<values>[^\]]*)\])")
 
 
 def in_one_line(message: str) -> str:
@@ -33,10 +39,32 @@ def in_one_line(message: str) -> str:
     if found:
         name = found[-1]["name"].rsplit(".", 1)[-1]
         problem = _OF_A_KEY.sub(lambda key: f"{key['name']}: ", found[-1]["problem"])
-        problem = problem.replace("the following arguments are required:", "there is no value for")
+        problem = _REQUIRED.sub(lambda missing: _without_value(found[-1]["name"], missing["names"]), problem)
         problem = problem.replace("unrecognized arguments:", "there is no option")
         message = f"{name}: {_as_it_is_called_now(found[-1]['name'], problem)}"
-    return " ".join(message.replace("Expected a typing.Literal", "expected one of ").split())
+    line = " ".join(message.replace("Expected a typing.Literal", "expected one of ").split())
+    return _OF_A_KEY.sub(lambda key: f"--{key['name']}: ", _expectations(line))
+
+
+def _without_value(class_path: str, names: str) -> str:
+    part = OPTIONS.get(public_class_path(class_path).partition(".")[0])
+    named = names.split(", ") if part is None else [f"--{part}.{name}" for name in names.split(", ")]
+    return f"there is no value for {', '.join(named)}"
+
+
+def _expectations(line: str) -> str:
+    """The line with all types that a value may have in a row, as a user would write them."""
+    union = _OF_SEVERAL_TYPES.search(line)
+    errors = union["errors"].split(" - ") if union else []
+    if union and all(_EXPECTED.fullmatch(error) for error in errors):
+        line = f"{line[: union.start()]}{' or '.join(errors)}. Got value: {union['value']}"
+    return _EXPECTED.sub(_expectation, line).replace(" or expected ", " or ")
+
+
+def _expectation(found: re.Match[str]) -> str:
+    if found["type"]:
+        return f"expected {'null' if found['type'] == 'NoneType' else found['type']}"
+    return f"expected one of {found['values']}"
 
 
 def _as_it_is_called_now(class_path: str, problem: str) -> str:
@@ -83,6 +111,10 @@ class OneLineParser(LightningArgumentParser):
     """Lightning's parser; what it objects to is one line, and where to look for help another."""
 
     command: str = "fit"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as its parent's
+        super().__init__(*args, **kwargs)
+        self.allow_abbrev = False  # as of options of a class: an unfinished name is a slip, too
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say it, and exit with code 2; a parser inside another one raises it."""

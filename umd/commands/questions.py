@@ -6,12 +6,14 @@ import base64
 import io
 import json
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import yaml
 
+from umd.commands.configs import shipped_folder
 from umd.commands.imports import importing
 from umd.files import UserError
 
@@ -48,7 +50,7 @@ def data_arguments(data: str | None, root: str | None, options: Sequence[str], r
         run: the folder of a run whose config says which data set; None: there is none.
 
     Raises:
-        UserError: nothing says which data set.
+        UserError: nothing says which data set, or there is none of that name.
     """
     if data is None:
         named = None if run is None else _of_run(run)
@@ -61,10 +63,21 @@ def data_arguments(data: str | None, root: str | None, options: Sequence[str], r
     elif data[:1].isupper() or "." in data.removesuffix(".yaml"):
         arguments = ["--data", data]
     else:
-        arguments = ["--config", data if data.endswith(".yaml") else f"configs/data/{data}.yaml"]
+        arguments = ["--config", data if data.endswith(".yaml") else _config_of(data)]
     if root is not None:
         arguments += ["--data.root", root]
     return [*arguments, *options]
+
+
+def _config_of(name: str) -> str:
+    """The config of a data set that is named without folder and ending, in `configs/data/` here or among umd's own."""
+    path = f"configs/data/{name}.yaml"
+    own = {file.stem for file in (shipped_folder() / "data").glob("*.yaml")}
+    if name not in own and not Path(path).is_file():
+        near = get_close_matches(name, own, n=1)
+        meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(own))}"
+        raise UserError(f"--data: there is no {path}{meant}")
+    return path
 
 
 def without_data_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -118,8 +118,10 @@ def read_run(path: Path, label: str) -> Run:
     if not path.exists():
         raise UserError(f"there is no run '{path}'")
     file = path if path.suffix == ".json" else path / "results.json"
+    if path.is_file() and path.suffix != ".json":
+        raise UserError(f"'{path}' is a file: give the folder of a test; umd score compares files of answers")
     if not file.is_file():
-        raise UserError(f"'{path}' has no results.json: test it first (umd test --ckpt_path ...)")
+        raise UserError(f"'{path}' has no results.json: test it first, on data with a test split (umd test)")
     results = json.loads(file.read_text(encoding="utf-8"))
     if not results["rows"]:
         raise UserError(f"'{path}' was tested on data that does not say what is true: there is nothing to compare")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.configs.test_configs import CONFIGS
 from umd.cli import main
-from umd.commands.configs import RENAMED, find_config, is_inline, shipped_folder, with_found_configs
+from umd.commands.configs import RENAMED, find_config, is_inline, settings_in, shipped_folder, with_found_configs
 from umd.files import UserError
 
 # All that ever was a config's path in a published command, below configs/.
@@ -85,6 +85,21 @@ def test_a_slip_of_the_pen_is_answered_with_the_nearest(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"no file 'configs/vqa_raad.yaml'; .* there is configs/data/vqa_rad.yaml"):
         find_config("configs/vqa_raad.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"model:\n  a: [1\n  b: 2\n", "line 3: not YAML: expected ',' or ']'"),
+        (b"model:\n\ta: 1\n", "line 2: not YAML: found character '.t' that cannot start any token"),
+        (b"a: \xff\n", r"is not UTF-8 .byte 3.: save it as UTF-8"),
+        (b"a: \x00\n", "is not YAML: "),
+    ],
+)
+def test_a_config_that_cannot_be_read_says_where(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=f"--config: '{tmp_path / 'bad.yaml'}'.* {said}"):
+        settings_in(str(tmp_path / "bad.yaml"))
 
 
 def test_settings_on_the_command_line_are_left_alone(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from umd.commands.train import run
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ([f"--config={CONFIGS / 'data' / 'vqa_rad.yaml'}"], "umd: VQARAD: there is no value for root"),
+        ([f"--config={CONFIGS / 'data' / 'vqa_rad.yaml'}"], "umd: VQARAD: there is no value for --data.root"),
         (
             ["--model.encoder.vsion=resnet101"],
             "umd: VQAClassifier: there is no option --encoder.vsion=resnet101; did you mean --model.encoder.vision?",
@@ -29,9 +29,18 @@ from umd.commands.train import run
         ),
         (["--dta.seed=3"], "umd: unrecognized arguments: --dta.seed=3; did you mean --data.seed?"),
         (["--quite_another=3"], "umd: unrecognized arguments: --quite_another=3"),
+        (["--seed_everything=x"], "umd: --seed_everything: expected bool or int. Got value: x"),
+        (
+            ["--trainer.limit_val_batches=x"],
+            "umd: --trainer.limit_val_batches: expected int or float or null. Got value: x",
+        ),
+        (
+            ["--trainer.max_epoch=3"],
+            "umd: unrecognized arguments: --trainer.max_epoch=3; did you mean --trainer.max_epochs?",
+        ),
         (
             ["--data.protocol=cleen"],
-            "umd: PhantomVQA: protocol: expected one of ['clean', 'paper', 'hub', 'disjoint']. Got value: cleen",
+            "umd: PhantomVQA: protocol: expected one of 'clean', 'paper', 'hub', 'disjoint'. Got value: cleen",
         ),
     ],
 )
@@ -71,6 +80,6 @@ def test_umd_data_names_a_mistake_alike(capsys: pytest.CaptureFixture[str]) -> N
         main(["data", f"--config={CONFIGS / 'data' / 'vqa_rad.yaml'}"])
     assert ended.value.code == 2
     assert capsys.readouterr().err.splitlines() == [
-        "umd: VQARAD: there is no value for root",
+        "umd: VQARAD: there is no value for --data.root",
         "Options: umd data --help, umd data --data.help CLASS",
     ]

@@ -186,7 +186,7 @@ def test_an_ensemble_answers_as_most_do_and_of_a_tie_as_the_first(data: Path, tm
         (["a.csv", "a.csv", "--data", "vqa_rad"], "a file is given twice"),
         (
             ["a.csv", "--data", "vqarad", "--root", "data"],
-            "there is no file 'configs/data/vqarad.yaml'; among umd's own",
+            "--data: there is no configs/data/vqarad.yaml; did you mean vqa_rad?",
         ),
         (["a.csv", "--data", "vqa_rad", "--root", "elsewhere"], "there is no such folder"),
         (["a.csv", "--data", "vqa_rad", "--root", "data", "--answer", "x"], "there is no column 'x'"),
