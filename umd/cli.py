@@ -34,9 +34,9 @@ Medical vision-language training: pre-train, calibrate, fine-tune.
 
 training and evaluation
   fit        train a stage                umd fit --config configs/pretrain.yaml
-  validate   evaluate on validation data  umd validate --ckpt_path runs/vqa/default/checkpoints/best.ckpt
-  test       evaluate on test data        umd test --ckpt_path runs/vqa/default/checkpoints/best.ckpt
-  predict    write answers to a CSV file  umd predict --ckpt_path runs/vqa/default/checkpoints/best.ckpt
+  validate   evaluate on validation data  umd validate --ckpt_path runs/vqa/default
+  test       evaluate on test data        umd test --ckpt_path runs/vqa/default
+  predict    write answers to a CSV file  umd predict --ckpt_path runs/vqa/default
 
 tools
 {tools}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +17,10 @@ from umd.commands.configs import config_text, settings_in, typed_configs, with_f
 from umd.commands.early import LIGHTNINGS_OWN_NAMES, value_of
 from umd.encoders import tokenizer_for
 from umd.files import UserError
-from umd.run.paths import folder_of
+from umd.run.paths import find_checkpoint, folder_of
 from umd.run.settings import check_classes, settings_of
+
+logger = logging.getLogger("umd")
 
 # Set from the model's settings, never by hand.
 _LINKED = ("tokenizer", "image_size")
@@ -56,6 +60,8 @@ def prepare(given: Sequence[str]) -> Arguments:
         if any(value_of(f"--data.{part}{key}", options) is not None for part in ("", "init_args.")):
             raise UserError(f"--data.{key} follows from the model's encoder: set --model.encoder instead")
     options = nulls_as_config(with_found_configs(options))
+    if command != "fit":
+        options = with_found_checkpoint(options)
     path = value_of("--ckpt_path", options)
     restored: dict[str, Any] = {}
     folder = None
@@ -95,6 +101,19 @@ def nulls_as_config(options: Sequence[str]) -> list[str]:
         else:
             rewritten += [option] if equals or not nested else [option, value]
     return rewritten
+
+
+def with_found_checkpoint(options: Sequence[str]) -> list[str]:
+    """The same options, the folder of a run replaced by the checkpoint that it means, which the log names."""
+    path = value_of("--ckpt_path", options)
+    if path is None or not Path(path).is_dir():
+        return [*options]
+    found = find_checkpoint(Path(path))
+    logger.info("checkpoint: %s", found)
+    return [
+        str(found) if before == "--ckpt_path" else option.replace(f"--ckpt_path={path}", f"--ckpt_path={found}")
+        for before, option in pairwise(["", *options])
+    ]
 
 
 def add_options(parser: LightningArgumentParser) -> None:

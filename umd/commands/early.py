@@ -7,6 +7,7 @@ from pathlib import Path
 
 from umd.commands.configs import settings_in, typed_configs, with_found_configs
 from umd.files import UserError
+from umd.run.paths import find_checkpoint
 
 LIGHTNINGS_OWN_NAMES = ("best", "last", "hpc", "registry")
 """What may stand in the place of a checkpoint's path: Lightning finds these itself."""
@@ -31,8 +32,10 @@ def check_early(command: str, options: Sequence[str]) -> None:
     if not (_SAY_WHICH_MODEL | _ASK).intersection(typed):
         raise without_checkpoint(command)
     checkpoint = value_of("--ckpt_path", options)
-    if checkpoint is not None and checkpoint not in LIGHTNINGS_OWN_NAMES and not Path(checkpoint).is_file():
-        raise without_file(checkpoint)
+    if checkpoint is not None and checkpoint not in LIGHTNINGS_OWN_NAMES:
+        found = find_checkpoint(Path(checkpoint)) if command != "fit" else Path(checkpoint)
+        if not found.is_file():
+            raise without_file(checkpoint)
     for name in ("--model.init_from", "--model.init_args.init_from"):
         start = value_of(name, options)
         if start not in (None, "null") and not Path(start).is_file():
@@ -62,7 +65,7 @@ def _has_model(settings: object) -> bool:
 
 
 def without_file(checkpoint: str) -> UserError:
-    """The error for a checkpoint that is no file; where it is a run's folder, it names what lies in there."""
+    """The error for a checkpoint that is no file; where it is a run's folder, it names what could be gone on from."""
     held = sorted((Path(checkpoint) / "checkpoints").glob("*.ckpt"))
     if held:
         return UserError(f"'{checkpoint}' is a run's folder; its checkpoints are {', '.join(map(str, held))}")

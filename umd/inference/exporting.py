@@ -24,11 +24,12 @@ from umd.inference.loading import model_of, tokenizer_in
 from umd.inference.model import Model
 from umd.inference.model_card import Origin, model_card, results_beside
 from umd.inference.network import Embeds, Inputs, probabilities
-from umd.inference.opening import find_checkpoint, load
+from umd.inference.opening import load
 from umd.inference.stage_network import StageNetwork
 from umd.inference.weights import save_weights
 from umd.modules import VQAGenerator
 from umd.modules.lineage import lineage_in
+from umd.run.paths import find_checkpoint
 
 TOLERANCE = 1e-4
 """By how much a probability of an exported program may differ from the checkpoint's; nothing is written otherwise."""

@@ -5,17 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from umd.files import UserError
 from umd.inference.folder import Folder, is_exported, read_folder
 from umd.inference.model import Model
 from umd.inference.preparation import Preparation
 from umd.inference.program import OnnxProgram
+from umd.run.paths import find_checkpoint
 
 if TYPE_CHECKING:
     import torch
-
-CHOSEN, LATEST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
-"""Where a run folder holds the checkpoint that validation chose, and the last one, where nothing was chosen."""
 
 
 def load(source: str | Path, *, device: str | torch.device = "cpu") -> Model:
@@ -47,19 +44,3 @@ def load_folder(folder: Folder, device: str = "cpu") -> Model:
     from umd.inference.loading import load_exported  # imports torch
 
     return Model(load_exported(folder, device), preparation, settings)
-
-
-def find_checkpoint(source: Path) -> Path:
-    """The checkpoint that a path means.
-
-    Raises:
-        UserError: a folder without checkpoints.
-    """
-    if not source.is_dir():
-        return source
-    found = next((source / name for name in (CHOSEN, LATEST) if (source / name).is_file()), None)
-    if found is None:
-        raise UserError(
-            f"'{source}' is no folder of a run, which would have {CHOSEN} or {LATEST}, and none that umd export wrote"
-        )
-    return found

@@ -17,6 +17,9 @@ _STAGES = {
     "VQAGenerator": "vqa_generation",
 }
 
+CHOSEN, LATEST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
+"""Where a run folder holds the checkpoint that validation chose, and the last one, where nothing was chosen."""
+
 
 def stage_of(class_path: str) -> str:
     """The folder name of a stage: its own for the project's modules, else the class name in snake case."""
@@ -50,8 +53,24 @@ def check_free(folder: Path, *, overwrite: bool, init_from: str | None) -> None:
         raise UserError(f"--overwrite true would delete '{init_from}', from which this training is to start")
 
 
+def find_checkpoint(source: Path) -> Path:
+    """The checkpoint that a path means: a file itself, of a run folder the chosen one, else the latest.
+
+    Raises:
+        UserError: a folder without checkpoints.
+    """
+    if not source.is_dir():
+        return source
+    found = next((source / name for name in (CHOSEN, LATEST) if (source / name).is_file()), None)
+    if found is None:
+        raise UserError(
+            f"'{source}' is no folder of a run, which would have {CHOSEN} or {LATEST}, and none that umd export wrote"
+        )
+    return found
+
+
 def _to_go_on_from(folder: Path) -> Path | None:
-    last = folder / "checkpoints" / "last.ckpt"
+    last = folder / LATEST
     if last.is_file():
         return last
     return max((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime, default=None)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from umd.commands.arguments import with_found_checkpoint
 from umd.commands.early import check_early, value_of
 from umd.files import UserError
 
@@ -96,9 +97,15 @@ def test_a_value_is_found_in_both_forms() -> None:
     assert value_of("--name", ["--name"]) is None
 
 
-def test_a_run_folder_in_the_place_of_a_checkpoint_names_those_in_it(tmp_path: Path) -> None:
-    best = tmp_path / "checkpoints" / "best.ckpt"
+def test_a_run_folder_is_its_chosen_checkpoint_but_a_training_wants_to_be_told(tmp_path: Path) -> None:
+    folder, best = str(tmp_path), tmp_path / "checkpoints" / "best.ckpt"
+    with pytest.raises(UserError, match=r"is no folder of a run, which would have checkpoints/best\.ckpt or"):
+        check_early("test", ["--ckpt_path", folder])
     best.parent.mkdir()
     best.touch()
-    with pytest.raises(UserError, match=f"is a run's folder; its checkpoints are {best}"):
-        check_early("test", ["--ckpt_path", str(tmp_path)])
+    for options in (["--ckpt_path", folder, "--runs", folder], [f"--ckpt_path={folder}", "--runs", folder]):
+        check_early("test", options)
+        typed = with_found_checkpoint(options)
+        assert value_of("--ckpt_path", typed) == str(best) and value_of("--runs", typed) == folder
+        with pytest.raises(UserError, match=f"is a run's folder; its checkpoints are {best}"):
+            check_early("fit", options)
