@@ -71,14 +71,15 @@ def _cell(row: Mapping[str, Any], with_intervals: bool) -> str:
 def _marks(result: Scored) -> Table:
     """Systems and fools down, metrics across, on the groups of every report."""
     table = _table("Means over questions, in per cent")
-    table.add_column("")
-    table.add_column("questions", no_wrap=True)
+    table.add_column("questions", overflow="fold")
     for head in METRICS_IN_WORDS.values():
-        table.add_column(fill(head.replace("-", "- "), 6), justify="right", no_wrap=True)
+        words = fill(head, 6, break_long_words=False, break_on_hyphens=False)
+        table.add_column(words, justify="right", no_wrap=True)
     for name in result.graded:
-        rows = [row for row in result.rows if row["system"] == name and row["group"] in WHOLE]
-        for place, row in enumerate(rows):
-            table.add_row("" if place else name, row["group"], *(f"{row[metric]:.1f}" for metric in METRICS_IN_WORDS))
+        table.add_row(name)
+        for row in result.rows:
+            if row["system"] == name and row["group"] in WHOLE:
+                table.add_row(f"  {row['group']}", *(f"{row[metric]:.1f}" for metric in METRICS_IN_WORDS))
     return table
 
 
