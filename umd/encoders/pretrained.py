@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.utils import logging as transformers_log
 
 from umd.files import UserError
 
@@ -59,8 +61,12 @@ def load_transformers_weights(
     depth = {"num_hidden_layers": config.num_hidden_layers}
     pretrained: Any = type(model)
     extra = {} if grid is not None else {"add_pooling_layer": False}
+    verbosity = transformers_log.get_verbosity()
+    transformers_log.set_verbosity(logging.ERROR)  # its report of names without a place reads like a fault; see below
     try:
-        found = pretrained.from_pretrained(source, dtype=torch.float32, **depth, **extra)
+        found, told = pretrained.from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True, **depth, **extra
+        )
     except OSError as error:
         where = "folder" if Path(source).exists() else "folder or hub model"
         raise UserError(
@@ -68,6 +74,11 @@ def load_transformers_weights(
             "(config.json and model.safetensors) and give its folder as the encoder's weights, or give null "
             f"for random weights. The reader said: {str(error).splitlines()[0]}"
         ) from error
+    finally:
+        transformers_log.set_verbosity(verbosity)
+    if missing := sorted(told["missing_keys"]):  # the reader fills these at random
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise UserError(f"the weights in '{source}' are not of this encoder: without {', '.join(missing[:3])}{more}")
     state: dict[str, Tensor] = found.state_dict()
     if grid is not None and position_table is not None:
         state[position_table] = interpolate_positions(state[position_table], grid)

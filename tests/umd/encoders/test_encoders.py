@@ -253,6 +253,23 @@ def test_weights_that_are_nowhere_are_named(tmp_path: Path) -> None:
             build()
 
 
+@pytest.mark.parametrize(
+    ("layers", "lost", "said"),
+    [
+        (1, "encoder.layer.0.output.dense.bias", "without encoder.layer.0.output.dense.bias$"),
+        (2, None, r"without encoder.layer.1\..*, .* and 13 more$"),
+    ],
+)
+def test_weights_that_a_folder_lacks_are_named_and_never_left_random(
+    layers: int, lost: str | None, said: str, tmp_path: Path
+) -> None:
+    source = BertModel(BertConfig(num_hidden_layers=1), add_pooling_layer=False)
+    state = {name: value for name, value in source.state_dict().items() if name != lost}
+    source.save_pretrained(tmp_path, state_dict=state)
+    with pytest.raises(UserError, match=said):
+        build_text("bert_base", weights=str(tmp_path), options={"layers": layers})
+
+
 @torch.no_grad()
 def test_the_first_layers_of_bert_from_a_folder(tmp_path: Path) -> None:
     source = BertModel(BertConfig(num_hidden_layers=2), add_pooling_layer=True)
