@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 from umd import NOTICE
+from umd.commands.tool_parser import did_you_mean
 from umd.files import UserError
 
 _OWN_COMMANDS: dict[str, tuple[str, str]] = {
@@ -70,8 +71,9 @@ def _run(given: list[str]) -> None:
     elif command in _LIGHTNING_COMMANDS:
         _in_the_users_words(_lightnings, given)
     else:
-        known = ", ".join([*_LIGHTNING_COMMANDS, *_OWN_COMMANDS])
-        sys.stderr.write(f"umd: there is no command '{command}'; there are {known}\n")
+        known = [*_LIGHTNING_COMMANDS, *_OWN_COMMANDS]
+        near = did_you_mean(command, known)
+        sys.stderr.write(f"umd: there is no command '{command}'; there are {', '.join(known)}{near}\n")
         raise SystemExit(2)
 
 

@@ -17,6 +17,7 @@ from umd.bench.machine import matrix_rate, start_up
 from umd.bench.measured import measure
 from umd.bench.tables import show
 from umd.bench.throughput import pairs, pictures, write_photographs
+from umd.commands.tool_parser import ToolParser
 from umd.files import UserError, write_whole, writing
 
 
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
     Raises:
         UserError: a case failed, an earlier file cannot be read, or a case is not known.
     """
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         prog="make bench",
         description="What a training step costs here, by part, as a multiple of a plain reference's step beside it.",
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from umd import NOTICE
 from umd.commands.imports import importing
+from umd.commands.tool_parser import ToolParser
 from umd.files import UserError, writing
 
 if TYPE_CHECKING:
@@ -61,9 +62,9 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(1)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> ToolParser:
     """The command's options."""
-    made = argparse.ArgumentParser(
+    made = ToolParser(
         prog="umd answer",
         description="Ask a trained model about an image. Below each answer stands how much it owes to the image: what "
         "the same question gets with a blank one. Images that cannot be read are named at the end, with exit code 1; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from umd.commands.tool_parser import ToolParser
 from umd.files import UserError, write_whole, writing
 from umd.metrics.paired import corrected, pair_rows
 from umd.metrics.predictions import answers_of, images_of, same_samples
@@ -169,7 +169,7 @@ def _p(value: float) -> str:
 
 def main(arguments: list[str]) -> None:
     """Print the tables; write the runs' rows as CSV where asked."""
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         prog="umd compare",
         description="Test results of several runs side by side. Runs that differ in their seeds alone are one line: "
         "mean and deviation. Runs on the same test questions are compared in pairs, question by question.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import selectors
 import sys
@@ -15,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from shutil import which
 
+from umd.commands.tool_parser import ToolParser
 from umd.files import UserError, writing
 
 QUESTION = "Where is the lesion?"
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: the folder is not empty, or cannot be written.
     """
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         prog="umd demo",
         description="Train all three stages on phantom data, and the same fine-tuning without the image and without "
         "the question; show their table, and ask the model a question.",

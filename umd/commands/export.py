@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
 from umd import NOTICE
+from umd.commands.tool_parser import ToolParser
 from umd.files import UserError
 from umd.inference.folder import Weights, check_place
 
@@ -32,9 +32,9 @@ def main(arguments: list[str]) -> None:
     sys.stdout.write(f"{folder}: umd.load opens it, and umd answer --model. README.md is its model card.\n{NOTICE}\n")
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> ToolParser:
     """The command's options."""
-    made = argparse.ArgumentParser(
+    made = ToolParser(
         prog="umd export",
         description="Write a trained model into a folder to take along: network, tokenizer, answers, settings, and a "
         "model card. umd.load and umd answer --model open it. What was written is compared with the checkpoint first.",

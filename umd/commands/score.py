@@ -11,6 +11,7 @@ from rich.console import Console
 
 from umd.commands.early import check_data_early
 from umd.commands.questions import data_arguments, read_questions, without_data_options
+from umd.commands.tool_parser import ToolParser
 from umd.files import UserError, write_whole, writing
 
 _OWN_PREDICTIONS = "predictions.csv"
@@ -69,7 +70,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         UserError: an option of the data set has no value, or a file is not there.
     """
     own, of_data = without_data_options(arguments)
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         prog="umd score",
         allow_abbrev=False,
         description="Grade the answers of any system to a data set's questions. Rows are matched by question id, or by "

@@ -18,6 +18,7 @@ from rich.console import Console
 from umd import NOTICE
 from umd.commands.configs import with_found_configs
 from umd.commands.questions import data_arguments, without_data_options
+from umd.commands.tool_parser import ToolParser
 from umd.files import UserError
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ def main(arguments: list[str]) -> None:
         run(page, listening)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> ToolParser:
     """The command's options."""
-    made = argparse.ArgumentParser(
+    made = ToolParser(
         prog="umd serve",
         description="Open a page on this machine where a trained model is asked about images. With --data, a second "
         "tab shows the data set's test questions with the model's answers.",

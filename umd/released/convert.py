@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ import yaml
 from torch import Tensor, nn
 
 from umd.checkpoints import SETTINGS_KEY, read_checkpoint
+from umd.commands.tool_parser import ToolParser
 from umd.files import UserError, writing
 from umd.heads.image_decoder import sincos_positions
 from umd.modules import MRPretrain, TDCalib
@@ -226,7 +226,7 @@ def _read_names(path: Path | None, what: str) -> list[str] | None:
 
 def main(arguments: list[str]) -> None:
     """Read, convert, write, and say what was done."""
-    parser = argparse.ArgumentParser(prog="umd convert", description=__doc__.partition(": ")[2] if __doc__ else None)
+    parser = ToolParser(prog="umd convert", description=__doc__.partition(": ")[2] if __doc__ else None)
     parser.add_argument("--from", dest="origin", choices=("umd", "m3ae"), required=True, help="whose code wrote it")
     parser.add_argument("--checkpoint", type=Path, required=True, help="the released .ckpt file")
     parser.add_argument("--out", type=Path, required=True, help="the file to write")

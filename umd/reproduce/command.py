@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from umd.commands.configs import shipped_folder
+from umd.commands.tool_parser import ToolParser
 from umd.files import UserError, write_whole, writing
 from umd.reproduce.board import Board
 from umd.reproduce.code import Code
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         SystemExit: with code 1 where a step failed.
     """
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         prog="umd reproduce",
         description="Make a table or figure of the papers: train what it needs, test, and put ours beside theirs.",
         epilog="\n".join([*(f"  {name:<20} {e.title}" for name, e in EXPERIMENTS.items()), "", _EPILOG]),
