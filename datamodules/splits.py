@@ -69,7 +69,9 @@ class Splits(ABC, Generic[RecordT]):
 
     def nothing_found(self) -> UserError:
         """The error for a root that holds nothing of this data set."""
-        if not self.root.is_dir():
+        if self.root.is_file():
+            held = f"that is a file, not a folder ({self.root_option} is the folder)"
+        elif not self.root.is_dir():
             held = f"there is no such folder ({self.root_option} says where it is)"
         else:
             names = sorted(path.name for path in self.root.iterdir())

@@ -113,6 +113,7 @@ class VQARAD(VQADataModule):
             raise UserError(f"annotations must be 'auto', 'single' or 'split', not '{annotations}'")
         super().__init__(root, **vqa)
         self.annotations = annotations
+        self._said_which = False
         self._twins_found = ""
         self._left_out = ""
         self._twin_of: dict[tuple[str, str], VQARecord] = {}
@@ -128,7 +129,8 @@ class VQARAD(VQADataModule):
         if self.annotations == "single" or (self.annotations == "auto" and single.is_file()):
             if not single.is_file():
                 raise self.nothing_found()
-            if self.annotations == "auto" and (self.root / TRAIN_FILE).is_file():
+            if self.annotations == "auto" and (self.root / TRAIN_FILE).is_file() and not self._said_which:
+                self._said_which = True  # an audit reads a second time
                 log.info("%s: read from '%s', not from the %s beside it", self.title, SINGLE_FILE, TRAIN_FILE)
             train, test = number_rows(read_rows(single, problems))
             twins = twins_by_text(train, test)

@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 SETTINGS_KEY = "umd"
 """Where a checkpoint holds how it was made: the classes of module and data module, and their arguments."""
 
+_SHAPED_BY = ("vision", "vision_options", "text", "text_options", "text_layers", "fusion_width", "fusion_layers")
+"""The encoder's settings that its tensors follow, but `image_size`: positions are interpolated to it."""
+
 
 def public_name(class_path: str) -> str:
     """The shortest name of a class: `umd.VQAClassifier` for `umd.modules.vqa.VQAClassifier`.
@@ -148,6 +151,44 @@ def hand_over(
     """
     checkpoint = read_checkpoint(path)
     source = dict(translate(checkpoint["state_dict"]))
+    settings = checkpoint.get("hyper_parameters", {})
+    state, missing, resized = _fitting(path, source, settings, module, prefixes, position_tables)
+    # Everything missing or left over is in the report, so nothing is passed over in silence.
+    module.load_state_dict(state, strict=False)
+    return HandOver(
+        loaded=len(state),
+        resized=tuple(resized),
+        missing=tuple(sorted(missing)),
+        left_over=tuple(sorted(source.keys() - state.keys())),
+        settings=settings,
+    )
+
+
+def check_encoder(path: str | Path, module: nn.Module, position_tables: Mapping[str, int]) -> None:
+    """Refuse an earlier stage's checkpoint of another encoder, without reading more than the shapes.
+
+    Args:
+        path: the earlier stage's checkpoint.
+        module: the new stage, of which no more than the encoder need be there.
+        position_tables: as in `hand_over`.
+
+    Raises:
+        UserError: as in `hand_over`.
+    """
+    checkpoint = read_checkpoint(path, mapped=True)
+    settings = checkpoint.get("hyper_parameters", {})
+    _fitting(path, checkpoint["state_dict"], settings, module, ("encoder.",), position_tables)
+
+
+def _fitting(
+    path: str | Path,
+    source: Mapping[str, Tensor],
+    settings: Mapping[str, Any],
+    module: nn.Module,
+    prefixes: Sequence[str],
+    position_tables: Mapping[str, int],
+) -> tuple[dict[str, Tensor], set[str], list[str]]:
+    """The weights to take over; which ones the earlier stage does not have; which positions were interpolated."""
     wanted = {name: value for name, value in module.state_dict().items() if name.startswith(tuple(prefixes))}
     state = {name: source[name] for name in wanted if name in source}
     if not state:
@@ -174,17 +215,29 @@ def hand_over(
         if name.split(".")[0] in parts
     ]
     if wrong:
+        other = _other_settings(settings, getattr(module, "hparams", {}))
+        unexplained = [line for line in wrong if not _follows(line.partition(":")[0], other)]
         raise UserError(
             f"the weights in '{path}' are of another architecture than this stage's settings: "
-            + "; ".join(wrong[:5])
-            + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+            + "; ".join([*other.values(), *unexplained[:5]])
+            + (f"; and {len(unexplained) - 5} more" if len(unexplained) > 5 else "")
+            + (". Set --model.encoder as it is there, or start from another checkpoint" if other else "")
         )
-    # Everything missing or left over is in the report, so nothing is passed over in silence.
-    module.load_state_dict(state, strict=False)
-    return HandOver(
-        loaded=len(state),
-        resized=tuple(resized),
-        missing=tuple(sorted(wanted.keys() - state.keys())),
-        left_over=tuple(sorted(source.keys() - state.keys())),
-        settings=checkpoint.get("hyper_parameters", {}),
-    )
+    return state, wanted.keys() - state.keys(), resized
+
+
+def _other_settings(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, str]:
+    """What shapes the encoder and differs, by its name, in words; nothing where a stage does not say what it has."""
+    theirs, ours = there.get("encoder"), here.get("encoder")
+    if not (isinstance(theirs, Mapping) and isinstance(ours, Mapping)):
+        return {}
+    differ = [key for key in _SHAPED_BY if key in theirs and key in ours and theirs[key] != ours[key]]
+    # The options of one encoder say nothing beside those of another.
+    differ = [key for key in differ if key.removesuffix("_options") not in differ or not key.endswith("_options")]
+    return {key: f"{key}: {theirs[key]} there, {ours[key]} here" for key in differ}
+
+
+def _follows(tensor: str, other: Mapping[str, str]) -> bool:
+    """Whether these settings explain a tensor that does not fit: what lies behind both encoders follows any of them."""
+    part = next((part for part in ("vision", "text") if f".{part}." in tensor), None)
+    return bool(other) if part is None else any(key.startswith(part) for key in other)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from datamodules import HubVQA, OwnVQA, VQAMed2019
+from datamodules import VQARAD, HubVQA, OwnVQA, VQAMed2019
 from datamodules.audit import ANSWERS, IMAGES, REPEATED, TWINS, audit
 from tests.datamodules.samples import picture
 from tests.datamodules.test_hub import write_hub
@@ -149,6 +149,12 @@ def test_the_command_writes_what_it_shows_and_decodes_nothing(
     with pytest.raises(SystemExit):
         main([*command, "--audit", "--picture", str(tmp_path / "a.png")])
     assert "give --against and --picture in another call" in capsys.readouterr().err
+
+
+def test_which_of_two_forms_is_read_is_said_once(shared_data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "datamodules")
+    audit(VQARAD(str(shared_data / "vqa_rad")))
+    assert caplog.text.count("read from 'VQA_RAD Dataset Public.json'") == 1
 
 
 def test_captions_have_no_audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

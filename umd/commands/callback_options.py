@@ -31,7 +31,7 @@ def with_options(callbacks: Sequence[Any], options: Sequence[str]) -> list[Any]:
             raise UserError(f"--callback {option}: NAME=off or NAME.ARGUMENT=VALUE is needed")
         found = [callback for callback in kept if _name(callback) == name]
         if not found:
-            names = [_name(callback) for callback in kept]
+            names = list(dict.fromkeys(_name(callback) for callback in kept))
             near = get_close_matches(name, names, n=1)
             raise UserError(
                 f"--callback {option}: the config has no callback '{name}', but {', '.join(names) or 'none'}"

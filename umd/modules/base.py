@@ -7,6 +7,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -17,7 +18,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from torch import Generator, Tensor
 from torch.optim import Optimizer
 
-from umd.checkpoints import SETTINGS_KEY, HandOver, arguments_of, hand_over, public_name, to_plain
+from umd.checkpoints import SETTINGS_KEY, HandOver, arguments_of, check_encoder, hand_over, public_name, to_plain
 from umd.encoders.interfaces import PairEncoder
 from umd.files import UserError
 from umd.modules.lineage import (
@@ -80,6 +81,9 @@ class Stage(LightningModule, Generic[EncoderT]):
         self._terms: Mapping[str, Tensor] = {}
         # The earlier stage's weights replace the published ones, so these need not be there.
         self.encoder = self.build_encoder(encoder, published=not init_from)
+        if init_from and Path(init_from).is_file():
+            # Here, before any data is read; the encoder's own tables, since a subclass may not know of more yet.
+            check_encoder(init_from, self, Stage.position_tables(self))
 
     @abstractmethod
     def build_encoder(self, settings: Any, published: bool) -> EncoderT:  # noqa: ANN401 - each encoder has its own

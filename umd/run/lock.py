@@ -31,12 +31,15 @@ class RunLock:
         folder: the run folder; made if it is not there.
 
     Raises:
-        UserError: another process holds it; the message says which.
+        UserError: another process holds it, and the message says which; or no folder can be made there.
         OSError: the folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # not of a parent, which would be made: of a place such as /proc
+            raise UserError(f"cannot make the folder '{folder}': {error.strerror}. Choose another --runs") from error
         path = folder / LOCK_FILE
         self._file = path.open("a+", encoding="utf-8")
         if fcntl is None:

@@ -28,7 +28,13 @@ def stage_of(class_path: str) -> str:
 
 
 def run_folder(runs: str, class_path: str, name: str, subcommand: str) -> Path:
-    """`<runs>/<stage>/<name>` for a training; what else is done with it goes one folder below."""
+    """`<runs>/<stage>/<name>` for a training; what else is done with it goes one folder below.
+
+    Raises:
+        UserError: the name is none of a folder in there.
+    """
+    if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).parts:
+        raise UserError(f"--name {name}: it must name a folder in {Path(runs) / stage_of(class_path)}: another name")
     folder = Path(runs) / stage_of(class_path) / name
     return folder if subcommand == "fit" else folder / subcommand
 

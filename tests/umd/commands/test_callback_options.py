@@ -21,7 +21,7 @@ CALLBACKS = [
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("WeightPertubation=off", "did you mean WeightPerturbation"),
+        ("WeightPertubation=off", "but WeightPerturbation, ModelCheckpoint; did you mean WeightPerturbation"),
         ("WeightPerturbation", "NAME=off or NAME.ARGUMENT=VALUE"),
         ("WeightPerturbation=on", "NAME=off or NAME.ARGUMENT=VALUE"),
         ("ModelCheckpoint.filename=x", "2 callbacks"),

@@ -198,6 +198,7 @@ def test_the_most_frequent_answer_of_a_type_then_of_the_kind_then_of_all() -> No
         (["--config", "absent.yaml"], "there is no file 'absent.yaml'"),
         (["--data", "SLAKE", "--data.root", "absent"], "SLAKE: looked in absent for imgs/"),
         (["--data", "SLAKE", "--data.root", "absent"], "there is no such folder (--data.root says where it is)"),
+        (["--data", "SLAKE", "--data.root", __file__], "that is a file, not a folder (--data.root is the folder)"),
         (["--config", str(CONFIGS / "paper" / "encoders.yaml")], "which data set?"),
     ],
 )

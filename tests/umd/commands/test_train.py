@@ -182,6 +182,10 @@ def test_results_lie_beside_the_checkpoint(trained: Path) -> None:
             ["fit", f"--config={CONFIGS / 'vqa.yaml'}", "--model.init_from=nowhere.ckpt"],
             "there is no file 'nowhere.ckpt'",
         ),
+        *(
+            (["fit", f"--config={CONFIGS / 'vqa.yaml'}", f"--name={name}"], f"--name {name}: it must name a folder in")
+            for name in ("../../out", "/out", "a/../../b", ".")
+        ),
         (["nonsense"], "there is no command 'nonsense'; there are fit, validate, test, predict, answer, "),
     ],
 )

@@ -17,6 +17,7 @@ import torch
 from tests.configs.test_configs import CONFIGS, SHORT, TINY, TINY_UMD
 from umd.checkpoints import read_checkpoint
 from umd.cli import main
+from umd.files import UserError
 from umd.run.checkpoint_io import AtomicCheckpointIO, remove_leftovers
 from umd.run.lock import RunLock
 
@@ -162,6 +163,12 @@ def test_a_run_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.Capt
     run_of(tmp_path).parent.mkdir(parents=True)
     run_of(tmp_path).write_text("a file where the folder should be")
     assert f"cannot write to '{run_of(tmp_path)}'" in ends(command(tmp_path), capsys)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="where the system makes folders, and nobody else")
+def test_a_place_where_nobody_makes_folders() -> None:
+    with pytest.raises(UserError, match=r"cannot make the folder '/proc/x/vqa': .*Choose another --runs"):
+        RunLock(Path("/proc/x/vqa"))
 
 
 def test_a_read_only_run_folder(
