@@ -34,7 +34,7 @@ def run_folder(runs: str, class_path: str, name: str, subcommand: str) -> Path:
         UserError: the name is none of a folder in there.
     """
     if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).parts:
-        raise UserError(f"--name {name}: it must name a folder in {Path(runs) / stage_of(class_path)}: another name")
+        raise UserError(f"--name {name}: it must be that of a folder inside {Path(runs) / stage_of(class_path)}")
     folder = Path(runs) / stage_of(class_path) / name
     return folder if subcommand == "fit" else folder / subcommand
 

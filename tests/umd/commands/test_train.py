@@ -183,7 +183,10 @@ def test_results_lie_beside_the_checkpoint(trained: Path) -> None:
             "there is no file 'nowhere.ckpt'",
         ),
         *(
-            (["fit", f"--config={CONFIGS / 'vqa.yaml'}", f"--name={name}"], f"--name {name}: it must name a folder in")
+            (
+                ["fit", f"--config={CONFIGS / 'vqa.yaml'}", f"--name={name}"],
+                f"--name {name}: it must be that of a folder inside",
+            )
             for name in ("../../out", "/out", "a/../../b", ".")
         ),
         (["nonsense"], "there is no command 'nonsense'; there are fit, validate, test, predict, answer, "),
