@@ -164,20 +164,26 @@ def hand_over(
     )
 
 
-def check_encoder(path: str | Path, module: nn.Module, position_tables: Mapping[str, int]) -> None:
+def check_encoder(
+    path: str | Path,
+    module: nn.Module,
+    position_tables: Mapping[str, int],
+    translate: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict,
+) -> None:
     """Refuse an earlier stage's checkpoint of another encoder, without reading more than the shapes.
 
     Args:
         path: the earlier stage's checkpoint.
         module: the new stage, of which no more than the encoder need be there.
         position_tables: as in `hand_over`.
+        translate: as in `hand_over`.
 
     Raises:
         UserError: as in `hand_over`.
     """
     checkpoint = read_checkpoint(path, mapped=True)
     settings = checkpoint.get("hyper_parameters", {})
-    _fitting(path, checkpoint["state_dict"], settings, module, ("encoder.",), position_tables)
+    _fitting(path, translate(checkpoint["state_dict"]), settings, module, ("encoder.",), position_tables)
 
 
 def _fitting(

@@ -37,6 +37,7 @@ from umd.commands.resolve import (
 from umd.commands.short_names import learn_short_names
 from umd.commands.trainer_types import read_whole_numbers_as_such
 from umd.files import UserError
+from umd.modules.base import Stage
 from umd.protocols import HasReport, HasTemperature
 from umd.run.folder import RunFolder
 from umd.run.paths import check_free, run_folder
@@ -180,7 +181,9 @@ class UMDCLI(LightningCLI):
                 self.held.release()
 
     def before_fit(self) -> None:
-        """Take hold of the run folder."""
+        """Refuse weights to start from that do not fit, and take hold of the run folder."""
+        if isinstance(self.model, Stage) and not self.config["fit"].ckpt_path:
+            self.model.check_start()
         rank_zero_only(self._hold_folder)()
 
     def _hold_folder(self) -> None:

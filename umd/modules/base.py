@@ -7,7 +7,6 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -81,9 +80,6 @@ class Stage(LightningModule, Generic[EncoderT]):
         self._terms: Mapping[str, Tensor] = {}
         # The earlier stage's weights replace the published ones, so these need not be there.
         self.encoder = self.build_encoder(encoder, published=not init_from)
-        if init_from and Path(init_from).is_file():
-            # Here, before any data is read; the encoder's own tables, since a subclass may not know of more yet.
-            check_encoder(init_from, self, Stage.position_tables(self))
 
     @abstractmethod
     def build_encoder(self, settings: Any, published: bool) -> EncoderT:  # noqa: ANN401 - each encoder has its own
@@ -125,6 +121,15 @@ class Stage(LightningModule, Generic[EncoderT]):
                 f"{type(self.trainer.strategy).__name__} shards the model, which teachers, both papers' callbacks and "
                 "the check for nan do not know how to handle. Use --trainer.strategy ddp, or one device"
             )
+
+    def check_start(self) -> None:
+        """Refuse an `init_from` of another encoder; it is cheap, and can be done before any data are read.
+
+        Raises:
+            UserError: its weights do not fit.
+        """
+        if self.init_from:
+            check_encoder(self.init_from, self, self.position_tables(), self.translate)
 
     def on_fit_start(self) -> None:
         """Start a new training from `init_from`; one that goes on from its own checkpoint does not read it."""

@@ -421,18 +421,19 @@ def test_the_image_size_may_change_between_stages(tmp_path: Path) -> None:
 
 def test_another_architecture_stops_a_training_at_its_start(tmp_path: Path) -> None:
     path, _ = train(MRPretrain(ENCODER, OPTIMIZER, RECONSTRUCTION), tmp_path)
-    with pytest.raises(
-        UserError, match=r"MRPretrain\.ckpt.*another architecture.*: fusion_layers: 1 there, 2 here\. Set"
-    ):
-        VQAClassifier(replace(ENCODER, fusion_layers=2), OPTIMIZER, str(path), list(ANSWERS))
+    module = VQAClassifier(replace(ENCODER, fusion_layers=2), OPTIMIZER, str(path), list(ANSWERS))
+    for start in (module.check_start, lambda: train(module, tmp_path)):
+        with pytest.raises(
+            UserError, match=r"MRPretrain\.ckpt.*another architecture.*: fusion_layers: 1 there, 2 here\. Set"
+        ):
+            start()
 
 
 def test_a_start_from_other_encoders_names_them_and_no_shape_that_follows(tmp_path: Path) -> None:
-    """Before any data is read: the stage is not even made."""
     path, _ = train(MRPretrain(ENCODER, OPTIMIZER, RECONSTRUCTION), tmp_path)
     other = replace(ENCODER, image_size=64, vision="efficientnet_lite0", vision_options={})
     with pytest.raises(UserError) as refused:
-        TDCalib(other, OPTIMIZER, RECONSTRUCTION, str(path))
+        TDCalib(other, OPTIMIZER, RECONSTRUCTION, str(path)).check_start()
     said = f"settings: vision: {ENCODER.vision} there, efficientnet_lite0 here. Set --model.encoder as it is there"
     assert said in str(refused.value)
     # What the checkpoint does not tell of, or what no setting explains, is told by its shapes.
@@ -441,11 +442,11 @@ def test_a_start_from_other_encoders_names_them_and_no_shape_that_follows(tmp_pa
     content["state_dict"][word] = content["state_dict"][word][:-1]
     torch.save(content, path)
     with pytest.raises(UserError, match=rf"vision: .* here; {word}: \(39, .*\) there, \(40, .*\) here\. Set"):
-        TDCalib(other, OPTIMIZER, RECONSTRUCTION, str(path))
+        TDCalib(other, OPTIMIZER, RECONSTRUCTION, str(path)).check_start()
     del content["hyper_parameters"]
     torch.save(content, path)
     with pytest.raises(UserError, match=r"settings: encoder\.text\..*; encoder\.vision\..*; and \d+ more$"):
-        TDCalib(other, OPTIMIZER, RECONSTRUCTION, str(path))
+        TDCalib(other, OPTIMIZER, RECONSTRUCTION, str(path)).check_start()
 
 
 def test_a_checkpoint_that_is_nowhere_stops_a_training_at_its_start(tmp_path: Path) -> None:
