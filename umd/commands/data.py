@@ -30,7 +30,7 @@ SAMPLES = 6
 """How many samples a contact sheet shows."""
 
 _USAGE = (
-    "umd data --config FILE [--config FILE ...] [--data.KEY VALUE ...] [--against ...] [--audit] "
+    "umd data --config FILE [--config FILE ...] [--data.KEY VALUE ...] [--needs_test] [--against ...] [--audit] "
     "[--export_split FOLDER] [--out FOLDER] [--picture FILE]"
 )
 _NAMES_DATA = {"--config", "--data", "--data.class_path", "--data.help", "--help", "-h"}
@@ -38,13 +38,19 @@ _DESCRIPTION = "Show what a data set holds. Configs may be those of a training: 
 
 
 def main(arguments: list[str]) -> None:
-    """Print the tables; with --out write the same facts, and a row for each test question, to files."""
+    """Print the tables; with --out write the same facts, and a row for each test question, to files.
+
+    Raises:
+        UserError: What is asked for does not go together, or --needs_test and there is nothing to test on.
+    """
     show_messages()
     asked = parse(arguments)
     data, out, picture = asked.data, asked.out, asked.picture
     if asked.audit or asked.export_split is not None:
         if asked.against or picture is not None:
             raise UserError("--audit and --export_split look at no image: give --against and --picture in another call")
+        if asked.needs_test:
+            raise UserError("--needs_test goes with the tables: give --audit and --export_split in another call")
         data.images.cache = None  # else preparing the data would fill it, with an image decoded for each entry
         data.prepare_data()
         if asked.audit:
@@ -55,6 +61,8 @@ def main(arguments: list[str]) -> None:
     if picture is not None:
         check_picture(picture)
     data.prepare_data()
+    if asked.needs_test:
+        data.look_at("test")
     summary = data.summary()
     first = next(iter(summary.splits))
     (seen,) = data.samples(first, 1)
@@ -101,6 +109,7 @@ class Asked:
         out: The folder to write to.
         against: The data sets to compare with.
         picture: The picture to draw.
+        needs_test: Whether data without a usable test split is an error.
         audit: Whether to look for what makes a test easier than it looks, in the place of the tables.
         export_split: The folder to write the ids of every protocol's splits to, in the place of the tables.
     """
@@ -109,6 +118,7 @@ class Asked:
     out: Path | None
     against: list[str]
     picture: Path | None
+    needs_test: bool
     audit: bool
     export_split: Path | None
 
@@ -133,6 +143,9 @@ def parse(arguments: list[str]) -> Asked:
     parser.add_argument("--out", help=f"folder for {SUMMARY_FILE} and a CSV with one row a test question")
     parser.add_argument("--picture", metavar="FILE.png", help="draw a few samples, as on disk and as in training")
     parser.add_argument(
+        "--needs_test", action="store_true", help="end with an error, and write nothing, where there is no test split"
+    )
+    parser.add_argument(
         "--audit",
         action="store_true",
         help="of questions: twins, repeated pairs, images in several splits, answers outside train; decodes no image",
@@ -148,7 +161,7 @@ def parse(arguments: list[str]) -> Asked:
     out, picture, export = (
         None if path is None else Path(path).expanduser() for path in (given.out, given.picture, given.export_split)
     )
-    return Asked(data, out, given.against, picture, given.audit, export)
+    return Asked(data, out, given.against, picture, given.needs_test, given.audit, export)
 
 
 def _data_alone(arguments: Sequence[str]) -> list[str]:

@@ -150,11 +150,14 @@ class Graph:
         return Step("test", trained.stage, f"{trained.label}-blank", (), ("--model.inputs", "text"), trained)
 
     def data(self, benchmark: Benchmark, stage: str | None = None) -> Step:
-        """What the data set holds, question by question, as a stage (by default the task's own) reads it."""
+        """What the data set holds, question by question, as a stage (by default the task's own) reads it.
+
+        It fails where nothing can be tested, whoever runs it.
+        """
         stage = stage or STAGE_OF[benchmark.task]
         configs, options = self.setting.data_inputs(stage, benchmark.dataset, benchmark.task)
         label = _label(benchmark.dataset, benchmark.protocol)
-        return Step("data", "data", label, configs, (*options, *_protocol(benchmark)))
+        return Step("data", "data", label, configs, (*options, *_protocol(benchmark), "--needs_test"))
 
     def features(self, trained: Step) -> Step:
         """The pooled features of a trained model's test split."""

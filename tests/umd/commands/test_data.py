@@ -20,6 +20,8 @@ from datamodules.vqa_rad import SINGLE_FILE
 from tests.datamodules.samples import medpix_line, picture, row, write_medpix, write_vqa
 from umd.cli import main
 from umd.files import write_whole
+from umd.reproduce.graph import Benchmark, Graph
+from umd.reproduce.scales import Setting
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
@@ -71,7 +73,7 @@ def per_cent(flags: pd.Series) -> float:
 def test_questions_of_a_phantom(tmp_path: Path, protocol: str, capsys: pytest.CaptureFixture[str]) -> None:
     root, out = tmp_path / "phantom", tmp_path / "out"
     overlay = ("--data.root", root, "--data.size", 60, "--data.validation_fraction", 0, "--data.protocol", protocol)
-    facts = run(out, "--config", CONFIGS / "vqa.yaml", *overlay)
+    facts = run(out, "--config", CONFIGS / "vqa.yaml", *overlay, "--needs_test")
     found = rows(out / "test_questions.csv")
     train, test = field_splits(root / SINGLE_FILE)
     if protocol == "clean":
@@ -209,6 +211,29 @@ def test_mistakes_end_in_the_users_words(
         main(["data", *arguments])
     error = capsys.readouterr().err
     assert caught.value.code == 2 and message in error and "Traceback" not in error
+
+
+def test_what_needs_a_test_split_ends_without_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Here by the words of `umd reproduce`, so that its script stops where it does itself."""
+    root, out = tmp_path / "slake", tmp_path / "out"
+    (root / "imgs").mkdir(parents=True)
+    asked = {"img_name": "a.png", "q_lang": "en", "question": "where?", "answer": "left", "answer_type": "OPEN"}
+    Image.new("RGB", (40, 30)).save(root / "imgs" / "a.png")
+    for number, split in enumerate(("train", "validate")):
+        (root / f"{split}.json").write_text(json.dumps([{**asked, "qid": number}]))
+    step = Graph(Setting("small", tmp_path)).data(Benchmark("vqa", "slake", "clean", 0))
+    configs = [word for name in step.configs for word in ("--config", str(CONFIGS / name))]
+    words = [step.command, *configs, *step.options, "--out", str(out), "--data.tokenizer", "embedded"]
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2 and not out.exists()
+    printed = capsys.readouterr()
+    assert "SLAKE: no test split in" in printed.err and not printed.out
+    main([word for word in words if word != "--needs_test"])
+    assert set(json.loads((out / "summary.json").read_text())["splits"]) == {"train", "validation"}
+    (root / "test.json").write_text(json.dumps([{**asked, "qid": 2}]))
+    main(words)
+    assert "test" in json.loads((out / "summary.json").read_text())["splits"]
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
