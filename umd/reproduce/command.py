@@ -277,7 +277,7 @@ def _make_one(name: str, plan: Plan, workspace: Workspace, console: Console) -> 
             f"--step {name}: there is no such step; where the Snakefile was written by other code, or with "
             "other configs, write it again"
         )
-    outcome = run_one(found[0], workspace, Board(console))
+    outcome = run_one(found[0], plan.steps, workspace, Board(console))
     if outcome.state != "done":
         raise SystemExit(1)
 
@@ -295,19 +295,26 @@ def _make(plan: Plan, workspace: Workspace, command: str, console: Console) -> N
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on from here", markup=False)
         raise SystemExit(130) from None
+    failed = [step for step, outcome in outcomes.items() if outcome.state == "failed"]
+    if all(step.command == "data" for step in failed) and not any(workspace.done(cell.step) for cell in plan.cells):
+        looked = ", ".join(f"{step} failed (see {workspace.log(step)})" for step in failed)
+        console.print(
+            f"no row can be tested: {looked}. Nothing was trained; the same command looks again.", markup=False
+        )
+        raise SystemExit(1)
     paths = write(plan, workspace, stem, command)
     if stem.with_suffix(".md") in paths:
         console.print((stem.with_suffix(".md")).read_text(encoding="utf-8"), markup=False, soft_wrap=True)
     console.print(f"written: {', '.join(str(path) for path in paths) or 'nothing'}", markup=False)
-    failed = [step for step, outcome in outcomes.items() if outcome.state != "done"]
-    if failed:
-        console.print(_failures(failed, outcomes, workspace), markup=False)
+    lacking = [step for step, outcome in outcomes.items() if outcome.state != "done"]
+    if lacking:
+        console.print(_failures(lacking, outcomes, workspace), markup=False)
         raise SystemExit(1)
 
 
-def _failures(failed: Sequence[Step], outcomes: dict[Step, Outcome], workspace: Workspace) -> str:
-    lines = [f"{len(failed)} of {len(outcomes)} steps have no result:"]
-    for step in failed:
+def _failures(lacking: Sequence[Step], outcomes: dict[Step, Outcome], workspace: Workspace) -> str:
+    lines = [f"{len(lacking)} of {len(outcomes)} steps have no result:"]
+    for step in lacking:
         outcome = outcomes[step]
         where = f" (see {workspace.log(step)})" if outcome.state == "failed" else f" ({outcome.reason})"
         lines.append(f"  {step}: {outcome.state}{where}")

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from umd.files import UserError, write_whole
 from umd.reproduce.board import Board
 from umd.reproduce.outcome import Outcome
-from umd.reproduce.steps import Step, Workspace, in_order
+from umd.reproduce.steps import Step, Workspace, chains, in_order
 from umd.reproduce.takeover import first_difference
 
 PROGRAM = (sys.executable, "-m", "umd.cli")
@@ -27,7 +27,7 @@ PROGRESS_FILE = "progress.json"
 
 
 def run(steps: Sequence[Step], workspace: Workspace, board: Board) -> dict[Step, Outcome]:
-    """Run what is not done, in order; a step that fails stops those that start from it, and no others.
+    """Run what is not done, in order; a step that fails stops those that start from it, and those only they need.
 
     Args:
         steps: what is wanted; what they start from is run too.
@@ -41,41 +41,73 @@ def run(steps: Sequence[Step], workspace: Workspace, board: Board) -> dict[Step,
         UserError: another process works in the same folder.
     """
     outcomes = {step: Outcome() for step in in_order(steps)}
+    results = chains(steps)
+    lost: set[Step] = set()
     with _held(workspace.out, alone=True) as lock, board.showing(outcomes):
-        for step in outcomes:
-            _attend(step, outcomes, workspace, lock, board)
+        for step, outcome in outcomes.items():
+            # Once nothing can be made any more, the caller says so, in fewer lines than one a step.
+            over = all(lost.intersection(chain) for chain in results)
+            obstacle = _obstacle(step, results, lost)
+            if workspace.done(step):
+                outcome.state = "done"
+            elif obstacle:
+                outcome.state, outcome.reason = "not run", f"{obstacle}: {outcomes[obstacle].state}"
+                if not over:
+                    board.note(step, outcome)
+            else:
+                _attend(step, outcome, workspace, lock, board)
+            if outcome.state != "done":
+                lost.add(step)
     return outcomes
 
 
-def run_one(step: Step, workspace: Workspace, board: Board) -> Outcome:
-    """Run one step, if all that it needs is done; others may run beside it.
+def run_one(step: Step, steps: Sequence[Step], workspace: Workspace, board: Board) -> Outcome:
+    """Run one step, if what it needs is done and so is the data of a result that it is for; others may run beside it.
+
+    Args:
+        step: which.
+        steps: all that is wanted, as for `run`.
+        workspace: where it lies.
+        board: shows where the work is.
 
     Raises:
         UserError: `run` is at work in the same folder.
     """
-    outcomes = {step: Outcome()}
-    with _held(workspace.out, alone=False) as lock, board.showing(outcomes):
-        _attend(step, outcomes, workspace, lock, board)
-    return outcomes[step]
+    outcome = Outcome()
+    needed = {other for other in in_order(steps) if other in (step.data, step.source) or other.command == "data"}
+    lacking = {other for other in needed - {step} if not workspace.done(other)}
+    obstacle = None if step.command == "data" else _obstacle(step, chains(steps), lacking)
+    with _held(workspace.out, alone=False) as lock, board.showing({step: outcome}):
+        if workspace.done(step):
+            outcome.state = "done"
+        elif obstacle:
+            outcome.state, outcome.reason = "not run", f"{obstacle}: not done"
+            board.note(step, outcome)
+        else:
+            _attend(step, outcome, workspace, lock, board)
+    return outcome
 
 
-def _attend(step: Step, outcomes: Mapping[Step, Outcome], workspace: Workspace, lock: int, board: Board) -> None:
-    """Bring a step to its end, if that can be done."""
-    outcome = outcomes[step]
-    lacking = [needed for needed in (step.data, step.source) if needed and not workspace.done(needed)]
-    if workspace.done(step):
-        outcome.state = "done"
-        return
-    if lacking:
-        state = outcomes[lacking[0]].state if lacking[0] in outcomes else "not done"
-        outcome.state, outcome.reason = "not run", f"{lacking[0]}: {state}"
-    else:
-        outcome.state = "running"
-        board.note(step, outcome)
-        began = time.monotonic()
-        outcome.reason = _in_the_way(step, workspace) or _execute(step, workspace, lock, board)
-        outcome.seconds = time.monotonic() - began
-        outcome.state = "failed" if outcome.reason else "done"
+def _obstacle(step: Step, results: Sequence[Sequence[Step]], lost: Set[Step]) -> Step | None:
+    """What stands in the way of each result that a step is for; None where one can still be made.
+
+    Args:
+        step: which.
+        results: of each wanted result all steps that it takes, as `chains` gives them.
+        lost: steps that are not to be had.
+    """
+    found = [next((one for one in chain if one in lost), None) for chain in results if step in chain]
+    return found[0] if all(found) else None
+
+
+def _attend(step: Step, outcome: Outcome, workspace: Workspace, lock: int, board: Board) -> None:
+    """Run a step and note what becomes of it."""
+    outcome.state = "running"
+    board.note(step, outcome)
+    began = time.monotonic()
+    outcome.reason = _in_the_way(step, workspace) or _execute(step, workspace, lock, board)
+    outcome.seconds = time.monotonic() - began
+    outcome.state = "failed" if outcome.reason else "done"
     board.note(step, outcome)
 
 
@@ -127,8 +159,6 @@ def _execute(step: Step, workspace: Workspace, lock: int, board: Board) -> str:
             raise
     if process.returncode != 0:
         return f"exit code {process.returncode}; the end of {log}:\n{_tail(log)}"
-    if step.command == "data" and not workspace.has_test_split(step):
-        return "the data has no test split, so nothing can be tested on it"
     if not workspace.has_result(step):
         return f"it ended without a result; the end of {log}:\n{_tail(log)}"
     _write_done(step, workspace, words)

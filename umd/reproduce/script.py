@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from umd.reproduce.plan import Plan
 from umd.reproduce.scales import Scale
-from umd.reproduce.steps import Step, Workspace
+from umd.reproduce.steps import Step, Workspace, chains
 
 _MEMORY: dict[Scale, int] = {"embedded": 3000, "small": 8000, "paper": 32000}
 _THREADS: dict[Scale, int] = {"embedded": 1, "small": 2, "paper": 8}
@@ -66,7 +66,7 @@ def _rule(step: Step, plan: Plan, workspace: Workspace) -> Iterator[str]:
     name, setting = workspace.full_name(step), plan.setting
     devices = (setting.devices or 1) if step.command == "fit" else 1
     yield f"rule {re.sub(r'[^0-9A-Za-z]', '_', name)}:"
-    if needed := [other for other in (step.data, step.source) if other is not None]:
+    if needed := _needed(step, plan):
         yield "    input:"
         yield from _listed(workspace, needed)
     yield "    output:"
@@ -77,6 +77,18 @@ def _rule(step: Step, plan: Plan, workspace: Workspace) -> Iterator[str]:
         f", gpu={devices}" if setting.scale == "paper" and step.command != "data" else ""
     )
     yield f"    shell: RUN + {_quoted(' ' + shlex.quote(name))}"
+
+
+def _needed(step: Step, plan: Plan) -> list[Step]:
+    """What a rule waits for: the data of all results that its step is for, and what the step starts from.
+
+    A rule cannot wait for some of its inputs. So data that cannot be tested on stops here what is trained for other
+    data too, as it stops the script.
+    """
+    if step.command == "data":
+        return []
+    looked = [one for chain in chains(plan.steps) if step in chain for one in chain if one.command == "data"]
+    return list(dict.fromkeys([*looked, *([step.source] if step.source else [])]))
 
 
 def _listed(workspace: Workspace, steps: Sequence[Step]) -> list[str]:

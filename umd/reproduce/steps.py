@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -153,21 +152,15 @@ class Workspace:
         return self.done_file(step).is_file() and self.has_result(step)
 
     def has_result(self, step: Step) -> bool:
-        """Whether the command left what is wanted of it: of data, a test split."""
+        """Whether the command left what is wanted of it."""
         if step.command == "fit":
             return True  # its checkpoints may be deleted once nothing starts from them
-        if step.command == "data":
-            return (self.folder(step) / "summary.json").is_file() and self.has_test_split(step)
-        return (self.folder(step) / {"test": "results.json", "predict": "features.npz"}[step.command]).is_file()
+        left = {"data": "summary.json", "test": "results.json", "predict": "features.npz"}
+        return (self.folder(step) / left[step.command]).is_file()
 
     def log(self, step: Step) -> Path:
         """Where the output of a step goes."""
         return self.out / "logs" / f"{self.full_name(step)}.log"
-
-    def has_test_split(self, step: Step) -> bool:
-        """Whether the data that a finished `umd data` looked at can be tested on."""
-        summary = json.loads((self.folder(step) / "summary.json").read_text(encoding="utf-8"))
-        return "test" in summary["splits"]
 
 
 def _texts(content: Any) -> Iterator[str]:  # noqa: ANN401 - nested plain values
@@ -188,6 +181,13 @@ def in_order(steps: Iterable[Step]) -> Iterator[Step]:
             if needed not in seen:
                 seen.add(needed)
                 yield needed
+
+
+def chains(steps: Iterable[Step]) -> list[list[Step]]:
+    """For each step that no other one needs, all that it takes, in order, and the step itself."""
+    every = list(in_order(steps))
+    needed = {other for step in every for other in (step.data, step.source)}
+    return [_chain(step) for step in every if step not in needed]
 
 
 def _chain(step: Step) -> list[Step]:

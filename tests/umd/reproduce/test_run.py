@@ -18,6 +18,7 @@ import umd.reproduce.run as runner
 from tests.umd.reproduce.test_plan import plan, workspace
 from umd.files import UserError
 from umd.reproduce.board import Board, time_left
+from umd.reproduce.command import main
 from umd.reproduce.outcome import Outcome
 from umd.reproduce.scales import Setting
 from umd.reproduce.steps import Step, Workspace
@@ -42,11 +43,14 @@ else:
 if pathlib.Path(sys.argv[1] + ".fail").exists() and pathlib.Path(sys.argv[1] + ".fail").read_text() in words:
     print("the last line of a failed training")
     raise SystemExit(3)
+untestable = pathlib.Path(sys.argv[1] + ".untestable")
+if "--needs_test" in words and untestable.exists() and untestable.read_text() in folder.name:
+    print("there is no test split")
+    raise SystemExit(2)
 (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
 (folder / "checkpoints" / "last.ckpt").write_text("")
 (folder / "results.json").write_text("{}")
-splits = {} if pathlib.Path(sys.argv[1] + ".untestable").exists() else {"test": {}}
-(folder / "summary.json").write_text(json.dumps({"splits": splits}))
+(folder / "summary.json").write_text("{}")
 """
 
 
@@ -64,9 +68,15 @@ def steps() -> list[Step]:
     return plan("table1", Setting(), rows=["umd", "m3ae", "blank_image"], protocols=["clean"], seeds=[0]).steps
 
 
-def run(here: Workspace) -> tuple[dict[Step, Outcome], str]:
+def run(here: Workspace, wanted: list[Step] | None = None) -> tuple[dict[Step, Outcome], str]:
     shown = io.StringIO()
-    return runner.run(steps(), here, Board(Console(file=shown, width=200))), shown.getvalue()
+    return runner.run(wanted or steps(), here, Board(Console(file=shown, width=200))), shown.getvalue()
+
+
+def rivals() -> list[Step]:
+    """Two data sets whose rows start from one pre-training on captions."""
+    setting = Setting("small", Path("/data"), captions=("medpix",))
+    return plan("rivals", setting, rows=["plain", "sam"], protocols=["clean"], seeds=[0]).steps
 
 
 def test_each_step_runs_once_in_order_and_never_again(called: Path, tmp_path: Path) -> None:
@@ -100,12 +110,56 @@ def test_a_failure_stops_what_starts_from_it_and_nothing_else(called: Path, tmp_
 
 def test_nothing_is_trained_on_data_that_cannot_be_tested_on(called: Path, tmp_path: Path) -> None:
     Path(f"{called}.untestable").touch()
-    outcomes, _ = run(workspace(tmp_path))
-    states = {step.stage: outcome.state for step, outcome in outcomes.items()}
-    assert (states["data"], states["calibrate"], states["vqa"]) == ("failed", "not run", "not run")
-    assert "no test split" in next(iter(outcomes.values())).reason
-    outcomes, _ = run(workspace(tmp_path))
-    assert next(iter(outcomes.values())).state == "failed"
+    for wanted in (steps(), rivals()):
+        outcomes, shown = run(workspace(tmp_path), wanted)
+        assert {(step.command, outcome.state) for step, outcome in outcomes.items()} >= {("data", "failed")}
+        assert {outcome.state for step, outcome in outcomes.items() if step.command != "data"} == {"not run"}
+        assert "there is no test split" in next(iter(outcomes.values())).reason
+        assert "not run" not in shown, "one line for all, which the caller prints"
+    assert {json.loads(line)[0] for line in called.read_text().splitlines()} == {"data"}
+
+
+def test_data_that_cannot_be_tested_on_leaves_other_data_alone(called: Path, tmp_path: Path) -> None:
+    Path(f"{called}.untestable").write_text("slake")
+    outcomes, shown = run(workspace(tmp_path), rivals())
+    states = {str(step): outcome.state for step, outcome in outcomes.items()}
+    assert states.pop("data/slake-clean") == "failed"
+    of_slake = {name for name in states if "slake" in name}
+    assert {name for name, state in states.items() if state == "not run"} == of_slake
+    assert {state for name, state in states.items() if name not in of_slake} == {"done"}
+    assert shown.count(": not run") == len(of_slake)
+
+
+def test_what_nothing_needs_any_more_is_not_trained(called: Path, tmp_path: Path) -> None:
+    data, other = (Step("data", "data", label, options=("--needs_test",)) for label in ("slake", "vqa_rad"))
+    shared, alone = (Step("fit", "pretrain", label, ("pretrain.yaml",)) for label in ("shared", "alone"))
+    wanted = [
+        data,
+        other,
+        *(Step("fit", "vqa", f"slake-{start.label}", ("vqa.yaml",), (), start, data) for start in (shared, alone)),
+        Step("fit", "vqa", "vqa_rad-shared", ("vqa.yaml",), (), shared, other),
+    ]
+    Path(f"{called}.untestable").write_text("slake")
+    outcomes, shown = run(workspace(tmp_path), wanted)
+    assert (outcomes[shared].state, outcomes[wanted[-1]].state) == ("done", "done")
+    assert outcomes[alone] == Outcome("not run", "data/slake: failed")
+    assert "pretrain/alone: not run\ndata/slake: failed" in shown
+
+
+def test_the_command_says_in_a_line_that_no_row_can_be_tested(
+    called: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("vqa_rad", "slake", "medpix"):
+        (tmp_path / name).mkdir()
+    given = ["rivals", "--data_root", str(tmp_path), "--scale", "small", "--out", str(tmp_path / "results")]
+    Path(f"{called}.untestable").touch()
+    with pytest.raises(SystemExit) as ended:
+        main([*given, "--datasets", "slake"])
+    assert ended.value.code == 1
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "no row can be tested" in line]
+    assert "data/slake-clean failed (see " in line and "data/vqa_rad" not in line
+    (call,) = map(json.loads, called.read_text().splitlines())
+    assert call[0] == "data"
 
 
 SETTINGS: dict[str, Any] = {
@@ -204,16 +258,19 @@ def test_a_result_that_was_made_by_hand_is_made_again(called: Path, tmp_path: Pa
 def test_one_step_alone_runs_once_what_it_needs_is_done(called: Path, tmp_path: Path) -> None:
     here, board = workspace(tmp_path), Board(Console(file=io.StringIO()))
     calibrate = next(step for step in steps() if step.stage == "calibrate")
-    assert runner.run_one(calibrate, here, board).state == "not run"
+    assert runner.run_one(calibrate, steps(), here, board).state == "not run"
+    assert calibrate.source is not None
+    before = runner.run_one(calibrate.source, steps(), here, board)
+    assert (before.state, before.reason) == ("not run", "data/phantom-clean: not done"), "the data is looked at first"
     with runner._held(here.out, alone=False):  # others run beside it
         for needed in (calibrate.data, calibrate.source):
             assert needed is not None
-            assert runner.run_one(needed, here, board).state == "done"
-        assert runner.run_one(calibrate, here, board).state == "done"
-    before = called.read_text()
-    assert len(before.splitlines()) == 3
-    assert runner.run_one(calibrate, here, board).state == "done"
-    assert called.read_text() == before
+            assert runner.run_one(needed, steps(), here, board).state == "done"
+        assert runner.run_one(calibrate, steps(), here, board).state == "done"
+    calls = called.read_text()
+    assert len(calls.splitlines()) == 3
+    assert runner.run_one(calibrate, steps(), here, board).state == "done"
+    assert called.read_text() == calls
 
 
 def test_two_calls_in_one_folder_are_refused(called: Path, tmp_path: Path) -> None:
