@@ -226,7 +226,7 @@ class VQADataModule(ImageTextDataModule[VQARecord]):
             why = f"{self.title} has a validation split of its own"
         raise UserError(
             f"validation_by and validation_fold say which rows of train are held out for validation, but {why}: "
-            f"leave both out"
+            "leave both out"
         )
 
     @property

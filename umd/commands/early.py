@@ -12,9 +12,8 @@ from umd.run.paths import find_checkpoint
 LIGHTNINGS_OWN_NAMES = ("best", "last", "hpc", "registry")
 """What may stand in the place of a checkpoint's path: Lightning finds these itself."""
 
-_CONFIG = {"--config", "-c"}
-_SAY_WHICH_MODEL = {"--ckpt_path", "--model", "--model.class_path", *_CONFIG}
-_SAY_WHICH_DATA = {"--data", "--data.class_path", *_CONFIG}
+_SAY_WHICH_MODEL = {"--ckpt_path", "--model", "--model.class_path"}  # beside a config with a part 'model'
+_SAY_WHICH_DATA = {"--config", "-c", "--data", "--data.class_path"}
 _ASK = {"--help", "-h", "--model.help", "--data.help", "--print_config"}
 
 
@@ -28,8 +27,9 @@ def check_early(command: str, options: Sequence[str]) -> None:
     Raises:
         UserError: nothing says which model; or a file that is named is not there, or is no YAML.
     """
+    settings = [settings_in(config) for config in typed_configs(with_found_configs(options))]
     typed = {option.partition("=")[0] for option in options}
-    if not (_SAY_WHICH_MODEL | _ASK).intersection(typed):
+    if not (_SAY_WHICH_MODEL | _ASK).intersection(typed) and not any(map(_has_model, settings)):
         raise without_checkpoint(command)
     checkpoint = value_of("--ckpt_path", options)
     if checkpoint is not None and checkpoint not in LIGHTNINGS_OWN_NAMES:
@@ -40,9 +40,6 @@ def check_early(command: str, options: Sequence[str]) -> None:
         start = value_of(name, options)
         if start not in (None, "null") and not Path(start).is_file():
             raise UserError(f"{name}: there is no file '{start}'")
-    settings = [settings_in(config) for config in typed_configs(with_found_configs(options))]
-    if not (_SAY_WHICH_MODEL | _ASK).difference(_CONFIG).intersection(typed) and not any(map(_has_model, settings)):
-        raise without_checkpoint(command)
 
 
 def check_data_early(options: Sequence[str]) -> None:

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -15,6 +14,7 @@ import yaml
 
 from umd.commands.configs import shipped_folder
 from umd.commands.imports import importing
+from umd.commands.tool_parser import did_you_mean
 from umd.files import UserError
 
 if TYPE_CHECKING:
@@ -74,8 +74,7 @@ def _config_of(name: str) -> str:
     path = f"configs/data/{name}.yaml"
     own = {file.stem for file in (shipped_folder() / "data").glob("*.yaml")}
     if name not in own and not Path(path).is_file():
-        near = get_close_matches(name, own, n=1)
-        meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(own))}"
+        meant = did_you_mean(name, own) or f"; there are {', '.join(sorted(own))}"
         raise UserError(f"--data: there is no {path}{meant}")
     return path
 
